@@ -1,0 +1,81 @@
+"""What a server needs of a disk: the seam between this package and whoever uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+Done = Callable[[int, "Buffer | None"], None]
+"""Called once with (errno, data): errno 0 and the bytes for a read, 0 and None otherwise, or an
+errno of the host (EIO, ENOSPC, EPERM, ...), which the server maps to an NBD error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An export can't be served now. text: a sentence that reaches the client's user.
+
+    unknown: there is no such export (NBD_REP_ERR_UNKNOWN) rather than a policy (NBD_REP_ERR_POLICY).
+    """
+
+    text: str
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What is told to clients. Sizes in bytes; minimum and preferred are powers of two."""
+
+    size: int
+    description: str = ""
+    minimum_block: int = 1
+    preferred_block: int = 4096
+    maximum_payload: int = 32 << 20
+    read_only: bool = False
+    rotational: bool = False
+    can_trim: bool = True
+    can_zero: bool = True
+    can_multi_conn: bool = True
+
+
+class Export(Protocol):
+    """One disk, as one client connection sees it. Calls come from the loop's thread.
+
+    Ranges are checked before they get here: inside the device, and (when minimum_block > 1)
+    multiples of minimum_block. Overlapping requests may be in flight together. ``done`` may be
+    called before the method returns or later, from the same thread, exactly once.
+    """
+
+    geometry: Geometry
+
+    def read(self, offset: int, length: int, done: Done) -> None:
+        """Read *length* bytes."""
+
+    def write(self, offset: int, data: Buffer, fua: bool, done: Done) -> None:
+        """Write *data*, which the callee owns from now on; fua: stable before done."""
+
+    def zero(self, offset: int, length: int, fua: bool, may_unmap: bool, done: Done) -> None:
+        """Make the range read as zeroes; may_unmap unless the client said NO_HOLE."""
+
+    def trim(self, offset: int, length: int, fua: bool, done: Done) -> None:
+        """The range's content is no longer needed."""
+
+    def flush(self, done: Done) -> None:
+        """Make every write answered before this call stable, whichever connection it came by."""
+
+    def closed(self) -> None:
+        """The connection is gone; whatever is still in flight may finish and is not waited for."""
+
+
+class Exports(Protocol):
+    """The disks a server offers, by name. The default export has the name ""."""
+
+    def names(self) -> list[tuple[str, str]]:
+        """(name, description) of what LIST shows."""
+
+    def look(self, name: str) -> Geometry | Refused:
+        """What INFO tells of an export, without opening it."""
+
+    def open(self, name: str) -> Export | Refused:
+        """A client enters transmission on this export (GO, EXPORT_NAME)."""

@@ -1,0 +1,169 @@
+"""The seams of a node: what it asks of disks, links, clock, clients and observers.
+
+Everything is *submit now, hear later*: a port method returns at once, and the answer arrives as an
+event of ``Node`` (named in each docstring), never from inside the call. The shell implements these
+over uvloop, real files and sockets; the simulator over a seed. Ports may gather what they are given
+and carry it out when the node's step ends: ``end_step`` says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from replblk.model.notices import Notice
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFailed:
+    """A backing device could not be opened. number: DRBD's error number (104..118), text: why."""
+
+    number: int
+    text: str
+
+
+class Disk(Protocol):
+    """One open, locked backing device: data and (internal) metadata. Offsets and sizes in bytes.
+
+    *op* is a number the node chose, never reused while the device is open; the answer is
+    ``Node.on_disk_done(op, errno, data)`` with errno 0 on success. Operations may complete in any
+    order; the node never has two overlapping writes, or a write and a read that overlap, in flight.
+    A failed operation leaves its range undefined. Buffers belong to the port until the answer.
+    """
+
+    size_bytes: int
+    block_bytes: int
+    """Smallest unit the device writes: offsets and lengths that are multiples of 512 always work."""
+
+    def read(self, op: int, offset: int, length: int) -> None:
+        """Read; the answer carries exactly *length* bytes, or an errno."""
+
+    def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
+        """Write all of *data*; durable: answer only once it would survive a power cut."""
+
+    def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
+        """Make the range read back as zeroes; unmap: giving the space back is welcome."""
+
+    def flush(self, op: int) -> None:
+        """Make every write answered before this call durable. A failure is final for the device."""
+
+    def close(self) -> None:
+        """Give the device and its lock back; the node calls it when nothing is in flight."""
+
+
+class Disks(Protocol):
+    """Opens backing devices by volume number."""
+
+    def open(self, volume: int) -> Disk | OpenFailed:
+        """Open and lock the backing device of *volume*; the only call that answers at once."""
+
+
+class Links(Protocol):
+    """TCP connections to the peer. A link is a number, chosen by the port, never reused."""
+
+    def listen(self, on: bool) -> None:
+        """Accept connections from now on, or no more; idempotent.
+
+        Each accepted one arrives as ``Node.on_link_accepted(link)``. A listener that can't be had
+        (port in use) arrives as ``Node.on_listen_failed(why)``.
+        """
+
+    def connect(self, timeout_ns: int) -> int:
+        """Start a connection to the peer: ``Node.on_link_connected`` or ``Node.on_link_lost``."""
+
+    def send(self, link: int, data: Buffer) -> None:
+        """Append to the byte stream. Received bytes arrive as ``Node.on_link_bytes(link, data)``."""
+
+    def close(self, link: int) -> None:
+        """Close at once; no event follows for this link. Bytes already given to ``send`` are
+        still delivered if the peer goes on reading."""
+
+    def pause(self, link: int, on: bool) -> None:
+        """Stop (or go on) reading from the link: back-pressure to the peer."""
+
+
+class Clock(Protocol):
+    """Monotonic time and chance."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since some fixed moment; never goes backwards."""
+
+    def wake_at(self, when_ns: int | None) -> None:
+        """Call ``Node.on_wake()`` then; replaces the earlier wish, None withdraws it."""
+
+    def random_bits(self, count: int) -> int:
+        """An unpredictable number of *count* bits: UUIDs, challenges, coin flips."""
+
+
+class Clients(Protocol):
+    """Those who use the device, and those who give commands."""
+
+    def reply(self, request: int, errno: int, data: Buffer | None) -> None:
+        """The answer to ``Node.on_client_request``: errno 0 with data for reads, or the errno."""
+
+    def answer(self, command: int, answer: Answer) -> None:
+        """The answer to ``Node.on_command``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a command. text: a sentence (may be empty on success), exit_code: for the shell.
+
+    code: DRBD's state change result (<= 0 refused, >= 1 fine) or error number (> 100); 0 if neither.
+    """
+
+    exit_code: int = 0
+    text: str = ""
+    code: int = 1
+
+
+class Observer(Protocol):
+    """Reads the stream of notices."""
+
+    def notice(self, notice: Notice) -> None:
+        """Something happened. Must not call back into the node."""
+
+
+@dataclass(slots=True)
+class Ports:
+    """The five seams of one node."""
+
+    disks: Disks
+    links: Links
+    clock: Clock
+    clients: Clients
+    observer: Observer
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRequest:
+    """An I/O request of a client. Ranges in bytes, multiples of 512, inside the device.
+
+    kind: "read", "write", "zero" (write zeroes), "trim", "flush". data: for writes, owned by the
+    node from now on. fua: durable on both nodes before the reply. unmap: a zero may give space back.
+    """
+
+    number: int
+    volume: int
+    kind: str
+    offset: int = 0
+    length: int = 0
+    data: Buffer = b""
+    fua: bool = False
+    unmap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the administrator for the whole resource or one volume.
+
+    verb: DRBD's word ("primary", "secondary", "connect", "disconnect", "attach", "detach", "down",
+    "wait-connect", "wait-sync", ...). options: e.g. {"force": True}, {"timeout_s": 30}.
+    """
+
+    number: int
+    verb: str
+    volume: int | None
+    options: dict[str, object]
