@@ -1,0 +1,206 @@
+"""Headers 80, 95 and 100, and the way from a byte stream back to packets.
+
+Which header is in use depends on the agreed protocol version (apv); before agreement it counts as
+80. Length fields never include the header. A header is judged completely (magic, pad, command,
+socket, length) before a byte of its payload is kept, so a connection holds at most one payload of
+``PAYLOAD_BYTES_MAX`` bytes besides what was fed last. Errors: ``PeerError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from struct import Struct
+
+from replblk.model.errors import PeerError
+from replblk.wire.commands import PRO_VERSION_UNAGREED, SPECS, UNAGREED_ONLY, Cmd, Socket, Spec
+from replblk.wire.hot import MAGIC_100, Buffer, header100
+
+MAGIC_80 = 0x83740267
+MAGIC_95 = 0x835A
+HEADER_80_PAYLOAD_MAX = 32768
+"""Above this, versions 95 to 99 use the 95-header."""
+PAYLOAD_BYTES_COPIED = 4096
+"""Up to this a payload comes as bytes; above, as a read-only memoryview that slices for free."""
+
+_H80 = Struct(">IHH")
+_H95 = Struct(">HHI")
+_H100 = Struct(">IHHII")
+_ROWS: dict[int, Spec] = {int(cmd): spec for cmd, spec in SPECS.items()}
+
+
+class HeaderKind(IntEnum):
+    """The three header formats, by the protocol version that brought them."""
+
+    H80 = 80
+    H95 = 95
+    H100 = 100
+
+
+def header_kind(apv: int, length: int) -> HeaderKind:
+    """The header to send a payload of *length* bytes with."""
+    if apv >= 100:
+        return HeaderKind.H100
+    if apv >= 95 and length > HEADER_80_PAYLOAD_MAX:
+        return HeaderKind.H95
+    return HeaderKind.H80
+
+
+def frame_header(cmd: Cmd, volume: int, length: int, apv: int) -> bytes:
+    """The header alone, for a payload of *length* bytes that is sent without copying it."""
+    kind = header_kind(apv, length)
+    if kind is HeaderKind.H100:
+        return header100(cmd, volume, length)
+    assert volume == 0, "headers before protocol 100 have no room for a volume"
+    if kind is HeaderKind.H95:
+        return _H95.pack(MAGIC_95, cmd, length)
+    return _H80.pack(MAGIC_80, cmd, length)
+
+
+def frame(cmd: Cmd, volume: int, payload_parts: Buffer | Sequence[Buffer], apv: int) -> bytes:
+    """One whole packet: header and payload, the latter in one piece or several."""
+    if isinstance(payload_parts, bytes | bytearray | memoryview):
+        parts: Sequence[Buffer] = (payload_parts,)
+    else:
+        parts = payload_parts
+    length = sum(len(part) for part in parts)
+    return b"".join((frame_header(cmd, volume, length, apv), *parts))
+
+
+@dataclass(slots=True)
+class Packet:
+    """One received packet. volume is 0 where the packet has none.
+
+    The payload shares no memory with what was fed: bytes up to 4096, above that a read-only
+    memoryview, however it arrived.
+    """
+
+    cmd: Cmd
+    volume: int
+    payload: bytes | memoryview
+
+
+class Deframer:
+    """Turns the byte stream of one socket into packets, one at a time.
+
+    Feed what arrives, then call ``next()`` until it gives None. ``apv`` is set as soon as the
+    peer's features are known and applies from the next packet on; ``socket`` may be set once an
+    accepted connection's initial packet has told which of the two it is. After a ``PeerError`` the
+    stream is beyond repair: every further ``next()`` raises again. What the peer sends on the meta
+    socket ahead of the agreement on the other one has to wait: do not ask for it before.
+    """
+
+    __slots__ = ("_body", "_filled", "_head", "_stream", "_used", "apv", "socket")
+
+    def __init__(self, socket: Socket) -> None:
+        self.socket: Socket = socket
+        self.apv = PRO_VERSION_UNAGREED
+        self._stream: bytes | bytearray = b""  # fed and not yet used, from _used on
+        self._used = 0
+        self._head: tuple[Spec, int, int] | None = None  # judged header: row, volume, length
+        self._body: bytearray | None = None  # a payload that arrives in pieces
+        self._filled = 0
+
+    def feed(self, data: Buffer) -> None:
+        """Append received bytes. *data* may be reused by the caller afterwards."""
+        view = memoryview(data)
+        if self._body is not None:
+            taken = min(len(view), len(self._body) - self._filled)
+            self._body[self._filled : self._filled + taken] = view[:taken]
+            self._filled += taken
+            view = view[taken:]
+        if not view:
+            return
+        if self._used == len(self._stream):
+            whole = isinstance(data, bytes) and len(view) == len(data)
+            self._stream = data if whole and isinstance(data, bytes) else bytes(view)
+            self._used = 0
+            return
+        if not isinstance(self._stream, bytearray):
+            self._stream = bytearray(memoryview(self._stream)[self._used :])
+            self._used = 0
+        self._stream += view
+
+    def next(self) -> Packet | None:
+        """The next packet, or None until more bytes are fed. Raises ``PeerError``."""
+        if self._head is None:
+            self._head = self._take_header()
+            if self._head is None:
+                return None
+        spec, volume, length = self._head
+        payload = self._take_payload(length)
+        if payload is None:
+            return None
+        self._head = None
+        return Packet(spec.cmd, volume, payload)
+
+    def _take_header(self) -> tuple[Spec, int, int] | None:
+        stream, used = self._stream, self._used
+        if self.apv >= 100:
+            if len(stream) - used < _H100.size:
+                return None
+            magic, volume, command, length, pad = _H100.unpack_from(stream, used)
+            if magic != MAGIC_100:
+                raise PeerError(
+                    f"header starts with {magic:#010x}: expected {MAGIC_100:#010x}, "
+                    f"the only one at protocol version {self.apv}"
+                )
+            if pad:
+                raise PeerError(f"header of command {command:#04x} has {pad:#x} in its pad, not 0")
+            size = _H100.size
+        else:
+            if len(stream) - used < _H80.size:
+                return None
+            volume = 0
+            magic, command, length = _H80.unpack_from(stream, used)
+            if magic >> 16 == MAGIC_95:
+                _, command, length = _H95.unpack_from(stream, used)
+            elif magic != MAGIC_80:
+                raise PeerError(
+                    f"header starts with {magic:#010x}: expected {MAGIC_80:#010x} or "
+                    f"{MAGIC_95:#06x} before protocol version 100"
+                )
+            size = _H80.size
+        spec = self._judge(command, length)
+        self._used = used + size
+        return spec, volume if spec.volume_meaningful else 0, length
+
+    def _judge(self, command: int, length: int) -> Spec:
+        spec = _ROWS.get(command)
+        if spec is None:
+            raise PeerError(f"unknown command {command:#04x} with {length} bytes of payload")
+        if spec.socket not in (self.socket, "both"):
+            raise PeerError(f"{spec.cmd.name} on the {self.socket} socket, where it has no place")
+        if (spec.cmd in UNAGREED_ONLY) != (self.apv == PRO_VERSION_UNAGREED):
+            when = "before" if self.apv == PRO_VERSION_UNAGREED else "after"
+            raise PeerError(f"{spec.cmd.name} {when} a protocol version was agreed")
+        if not spec.fixed_len <= length <= spec.max_len:
+            wanted = f"{spec.fixed_len}"
+            if spec.max_len > spec.fixed_len:
+                wanted += f" to {spec.max_len}"
+            raise PeerError(f"{spec.cmd.name} with {length} bytes of payload: expected {wanted}")
+        return spec
+
+    def _take_payload(self, length: int) -> bytes | memoryview | None:
+        if self._body is not None:
+            if self._filled < length:
+                return None
+            payload: bytes | bytearray = self._body
+            self._body = None
+        elif self._used + length <= len(self._stream):
+            end = self._used + length
+            payload = bytes(memoryview(self._stream)[self._used : end])
+            self._used = end
+        else:
+            # The rest goes straight to its place as it arrives: one copy, however many pieces.
+            self._body = bytearray(length)
+            have = memoryview(self._stream)[self._used :]
+            self._filled = len(have)
+            self._body[: self._filled] = have
+            self._used = 0
+            self._stream = b""
+            return None
+        if length <= PAYLOAD_BYTES_COPIED:
+            return bytes(payload)
+        return memoryview(payload).toreadonly()
