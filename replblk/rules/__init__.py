@@ -7,7 +7,8 @@ Every function is pure and total; nothing here knows packets, disks or clocks.
 * ``sanitizing``      what a wanted state implies (rules S1 to S10)
 * ``permits``         hard, validity and soft rules (H, V and T), as tables
 * ``state_requests``  state changes as mask and value, and the peer's point of view
-* ``consequences``    what has to follow a committed change, in order; data generations
+* ``consequences``    what has to follow a committed change, in order
+* ``generations``     when a new data generation begins
 * ``uuid_compare``    who has the newer data, with DRBD's rule numbers
 * ``split_brain``     the after-sb policies
 * ``sync_handshake``  the whole decision at connect or attach, made of the two above

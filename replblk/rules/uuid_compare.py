@@ -5,8 +5,8 @@ UUID sets DRBD can produce; the sets for which it can't hold (both current UUIDs
 UUID among the other's ancestors) are caught by ``sync_handshake``, which looks from both sides.
 
 Bit 0 of a UUID is not part of its identity and is masked before comparing; only the tests for a
-bitmap UUID being zero in rules 34 to 37 look at the whole number. Source: the comparison of DRBD 8.4
-(protocol versions 86 to 101).
+bitmap UUID being zero in rules 34 to 37 look at the whole number. Source: the comparison of
+DRBD 8.4 (protocol versions 86 to 101).
 """
 
 from __future__ import annotations

@@ -1,0 +1,42 @@
+"""The disk state that metadata flags stand for at attach, and whether the data may be attached.
+
+Source: attach procedure of metadata v08 (flags CONSISTENT, WAS_UP_TO_DATE, PEER_OUT_DATED).
+"""
+
+from __future__ import annotations
+
+from replblk.model.generation import same_generation
+from replblk.model.vocabulary import DiskState, Fencing, Role
+
+
+def initial_disk(
+    consistent: bool, was_up_to_date: bool, peer_outdated: bool, fencing: Fencing
+) -> tuple[DiskState, DiskState]:
+    """Disk and peer disk after an attach without connection.
+
+    Data that were good when last seen are only Consistent: the peer may have gone on alone. They
+    count as UpToDate if the peer is known to be outdated, or if the administrator does not care
+    (fencing dont-care). With a connection both are kept aside and decided with the peer.
+    """
+    pdsk = DiskState.OUTDATED if peer_outdated else DiskState.DUNKNOWN
+    if not consistent:
+        return DiskState.INCONSISTENT, pdsk
+    if not was_up_to_date:
+        return DiskState.OUTDATED, pdsk
+    if peer_outdated or fencing == Fencing.DONT_CARE:
+        return DiskState.UP_TO_DATE, pdsk
+    return DiskState.CONSISTENT, pdsk
+
+
+def may_attach(
+    current_uuid: int, exposed_uuid: int, *, role: Role, peer: Role, pdsk: DiskState
+) -> bool:
+    """Whether data of this generation may come under a device that is in use (error 150 if not).
+
+    exposed_uuid: the generation whose data the device served last, 0 for none. While a Primary is
+    anywhere and no UpToDate peer could bring the disk up to date, only that generation may.
+    """
+    in_use = Role.PRIMARY in (role, peer)
+    if exposed_uuid == 0 or not in_use or pdsk == DiskState.UP_TO_DATE:
+        return True
+    return same_generation(current_uuid, exposed_uuid)

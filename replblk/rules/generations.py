@@ -1,0 +1,113 @@
+"""When a new data generation begins: the moments from which the nodes' data may differ.
+
+DRBD's rules G1 to G4 begin one only while the bitmap UUID is 0, that is, while no older generation
+of the peer is being recorded for. That leaves a hole: a sync source that lost its target may not
+know that the resync *was* finished. If it then takes writes, and the target is promoted and takes
+writes too, both histories fit together and one side's writes are silently overwritten. ``BRANCH``
+closes it: a new current UUID while the bitmap UUID stays, the old current UUID in the history. A
+target that had not finished continues by bitmap as before; one that had finished is resynced whole;
+one that was promoted meanwhile is a split brain, as it should be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+from typing import Final
+
+from replblk.model.generation import (
+    JUST_CREATED,
+    SYNC_UUID_OFFSET,
+    UUID_MASK,
+    UuidSet,
+    same_generation,
+    with_role,
+)
+from replblk.model.state import State
+from replblk.model.vocabulary import ConnState, DiskState, Role
+
+_D = DiskState
+_READABLE: Final = frozenset({_D.INCONSISTENT, _D.CONSISTENT, _D.UP_TO_DATE})
+_GONE: Final = frozenset(
+    {_D.DISKLESS, _D.ATTACHING, _D.FAILED, _D.NEGOTIATING, _D.DUNKNOWN, _D.OUTDATED}
+)
+_GONE_FOR_SURE: Final = frozenset({_D.DISKLESS, _D.FAILED, _D.OUTDATED})
+
+
+class Rotation(Enum):
+    """What happens to the UUIDs."""
+
+    KEEP = "keep"
+    NEW_CURRENT = "new current UUID"  # UuidSet.new_current: bitmap := current, current := random
+    BRANCH = "new current UUID beside an unfinished resync"
+
+
+def rotated(uuids: UuidSet, rotation: Rotation, fresh: int, *, primary: bool) -> UuidSet:
+    """The UUIDs after the rotation. fresh: 64 random bits."""
+    if rotation == Rotation.NEW_CURRENT:
+        return uuids.new_current(fresh, primary=primary)
+    if rotation == Rotation.BRANCH:
+        return replace(uuids.pushed(uuids.current), current=with_role(fresh, primary=primary))
+    return uuids
+
+
+def lost_peer_data(old: State, new: State) -> bool:
+    """The part of G1 and G4 that needs no UUIDs: data written from now on will miss at the peer."""
+    if new.disk != _D.UP_TO_DATE:
+        return False
+    lost = (old.pdsk in _READABLE and new.pdsk in _GONE) or (
+        old.pdsk == _D.DUNKNOWN and new.pdsk in _GONE_FOR_SURE
+    )
+    in_use = Role.PRIMARY in (new.role, new.peer)
+    diskless_primary = (
+        old.peer != Role.PRIMARY and new.peer == Role.PRIMARY and new.pdsk < _D.INCONSISTENT
+    )
+    return (lost and in_use) or diskless_primary
+
+
+def rotation_after(old: State, new: State, uuids: UuidSet) -> Rotation:
+    """What a committed change does to the generation (G1, G4, and the branch of a sync source).
+
+    While I/O is suspended the rotation is planned, and carried out when I/O resumes.
+    """
+    if not lost_peer_data(old, new):
+        return Rotation.KEEP
+    if uuids.bitmap == 0:
+        return Rotation.NEW_CURRENT
+    was_source = old.conn in (ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S)
+    return Rotation.BRANCH if was_source and new.role == Role.PRIMARY else Rotation.KEEP
+
+
+def rotation_at_promotion(state: State, uuids: UuidSet, *, forced: bool) -> Rotation:
+    """What becoming Primary does to the generation (G2, G3, and the branch of a sync source).
+
+    state: the new one. forced: our disk was declared UpToDate for it. Nodes without a local disk
+    have no generation to rotate.
+    """
+    if forced:
+        return Rotation.NEW_CURRENT
+    if state.conn >= ConnState.CONNECTED and state.pdsk > _D.FAILED:
+        return Rotation.KEEP
+    if uuids.bitmap == 0:
+        return Rotation.NEW_CURRENT
+    return Rotation.BRANCH if _sync_handed_out(uuids) else Rotation.KEEP
+
+
+def _sync_handed_out(uuids: UuidSet) -> bool:
+    """Whether a resync was begun as source, so that the peer may have finished it unseen.
+
+    The bitmap UUID is then a sync UUID: derived from the younger history slot, or made up because
+    the peer's metadata was fresh.
+    """
+    derived = (uuids.history0 + SYNC_UUID_OFFSET) & UUID_MASK
+    return same_generation(derived, uuids.bitmap) or uuids.history0 == JUST_CREATED
+
+
+def needs_new_current_uuid(old: State, new: State, uuids: UuidSet) -> bool:
+    """Whether DRBD's rules G1 and G4 ask for a new current UUID (``rotation_after`` says more)."""
+    return rotation_after(old, new, uuids) == Rotation.NEW_CURRENT
+
+
+def promotion_needs_new_uuid(state: State, uuids: UuidSet, forced: bool) -> bool:
+    """Whether G2 or G3 asks for a new current UUID (``rotation_at_promotion`` says more)."""
+    return rotation_at_promotion(state, uuids, forced=forced) == Rotation.NEW_CURRENT
