@@ -1,9 +1,9 @@
 """Payloads to messages and back; on the way in, every field is judged.
 
 ``features`` are the agreed feature flags (FF_*), ``apv`` is the agreed protocol version: both
-select layouts. Pads are ignored on receive and zero on send. What the bytes alone can show to be wrong
-raises ``PeerError``; what needs a device size, a digest's length or a state to judge is left to
-whoever knows it. Everything in ``commands`` and ``messages`` can be had from here too.
+select layouts. Pads are ignored on receive and zero on send. What the bytes alone can show to be
+wrong raises ``PeerError``; what needs a device size, a digest's length or a state to judge is left
+to whoever knows it. Everything in ``commands`` and ``messages`` can be had from here too.
 """
 
 from __future__ import annotations
