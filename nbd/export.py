@@ -9,14 +9,16 @@ from typing import Protocol
 Buffer = bytes | bytearray | memoryview
 Done = Callable[[int, "Buffer | None"], None]
 """Called once with (errno, data): errno 0 and the bytes for a read, 0 and None otherwise, or an
-errno of the host (EIO, ENOSPC, EPERM, ...), which the server maps to an NBD error."""
+errno of the host (EIO, ENOSPC, EPERM, ...), which the server maps to an NBD error. The data belong
+to the server from then on: it sends them without a copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """An export can't be served now. text: a sentence that reaches the client's user.
 
-    unknown: there is no such export (NBD_REP_ERR_UNKNOWN) rather than a policy (NBD_REP_ERR_POLICY).
+    unknown: there is no such export (NBD_REP_ERR_UNKNOWN), rather than a policy against serving
+    it (NBD_REP_ERR_POLICY).
     """
 
     text: str
@@ -25,7 +27,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What is told to clients. Sizes in bytes; minimum and preferred are powers of two."""
+    """What is told to clients. Sizes in bytes; minimum and preferred are powers of two.
+
+    identity: which disk this is. Connections to the same identity are kept from tearing each
+    other's blocks when a client writes less than minimum_block; left empty, all exports of a
+    server count as one disk, which is safe but lets them wait for each other.
+    Raises ValueError for sizes that no client could obey (NBD protocol, block size constraints).
+    """
 
     size: int
     description: str = ""
@@ -37,14 +45,36 @@ class Geometry:
     can_trim: bool = True
     can_zero: bool = True
     can_multi_conn: bool = True
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        minimum, preferred = self.minimum_block, self.preferred_block
+        if not 1 <= minimum <= 65536 or minimum & (minimum - 1):
+            raise ValueError(f"minimum block {minimum} is not a power of two up to 65536")
+        if preferred < max(minimum, 512) or preferred & (preferred - 1):
+            raise ValueError(
+                f"preferred block {preferred} is not a power of two of at least {max(minimum, 512)}"
+            )
+        if not preferred <= self.maximum_payload <= 64 << 20:
+            raise ValueError(
+                f"maximum payload {self.maximum_payload} is not between the preferred block "
+                f"{preferred} and 64 MiB"
+            )
+        if not 0 <= self.size < 1 << 63 or self.size % minimum:
+            raise ValueError(
+                f"export size {self.size} is not below 2^63 and a multiple of the minimum block "
+                f"{minimum}"
+            )
 
 
 class Export(Protocol):
     """One disk, as one client connection sees it. Calls come from the loop's thread.
 
-    Ranges are checked before they get here: inside the device, and (when minimum_block > 1)
-    multiples of minimum_block. Overlapping requests may be in flight together. ``done`` may be
-    called before the method returns or later, from the same thread, exactly once.
+    Ranges are checked before they get here: inside the device, and (when minimum_block > 1,
+    multiples of minimum_block; what a client asks in other pieces is rounded outwards first, so a
+    length may exceed maximum_payload by less than two blocks). Overlapping requests may be in
+    flight together. ``done`` may be called before the method returns or later, from the same
+    thread, exactly once.
     """
 
     geometry: Geometry
@@ -65,7 +95,9 @@ class Export(Protocol):
         """Make every write answered before this call stable, whichever connection it came by."""
 
     def closed(self) -> None:
-        """The connection is gone; whatever is still in flight may finish and is not waited for."""
+        """The connection is gone; whatever is still in flight may finish and is not waited for.
+
+        Its ``done`` must be called all the same: unaligned writes of others may wait for it."""
 
 
 class Exports(Protocol):

@@ -1,0 +1,99 @@
+"""``python -m nbd``: serve a disk in memory over NBD, to try clients and this package with.
+
+    python -m nbd --memory 64M --unix /tmp/nbd.sock
+    python -m nbd --memory 1G --listen 127.0.0.1:10809 --name disk
+
+Prints the URI of every listener when it can be connected to; SIGINT and SIGTERM end it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import signal
+import sys
+from collections.abc import Callable
+from urllib.parse import quote
+
+from nbd.address import Address, AddressError, parse_listen
+from nbd.memory import MemoryExports
+from nbd.server import ListenError, Server
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def main() -> int:
+    """Parse the arguments and serve until a signal; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m nbd", description="An NBD disk in memory.")
+    parser.add_argument("--memory", required=True, type=size, metavar="SIZE", help="64M, 1G, ...")
+    parser.add_argument("--unix", action="append", default=[], metavar="PATH")
+    parser.add_argument("--listen", action="append", default=[], metavar="HOST[:PORT]")
+    parser.add_argument("--name", default="memory", help="name of the export")
+    parser.add_argument("--block", type=size, default=1, metavar="SIZE", help="minimum block")
+    parser.add_argument("--read-only", action="store_true")
+    parser.add_argument("--stdlib", action="store_true", help="asyncio's own loop, not uvloop")
+    told = parser.parse_args()
+    try:
+        addresses = [parse_listen("unix:" + path) for path in told.unix]
+        addresses += [parse_listen(text) for text in told.listen]
+        exports = MemoryExports.single(
+            told.memory, told.name, minimum_block=told.block, read_only=told.read_only
+        )
+    except (AddressError, ValueError) as bad:
+        parser.error(str(bad))
+    except (OSError, OverflowError) as bad:
+        parser.error(f"{told.memory} bytes of memory can't be reserved: {bad}")
+    if not addresses:
+        parser.error("nothing to listen on: give --unix PATH or --listen HOST:PORT")
+    try:
+        with asyncio.Runner(loop_factory=None if told.stdlib else _uvloop()) as runner:
+            runner.run(serve(exports, addresses, told.name))
+    except ListenError as bad:
+        print(f"python -m nbd: {bad}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def serve(exports: MemoryExports, addresses: list[Address], name: str) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = Server(exports)
+    try:
+        for address in addresses:
+            print(uri(await server.listen(address), name), flush=True)
+        await stop.wait()
+    finally:
+        await server.close()
+
+
+def uri(address: Address, name: str) -> str:
+    """The NBD URI of an export."""
+    if address.path:
+        return f"nbd+unix:///{quote(name, safe='')}?socket={quote(address.path)}"
+    return f"nbd://{address}/{quote(name, safe='')}"
+
+
+def size(text: str) -> int:
+    """Bytes, from a number with an optional K, M, G or T."""
+    digits, unit = (text[:-1], text[-1:]) if text[-1:].upper() in _UNITS else (text, "")
+    with contextlib.suppress(ValueError):
+        return int(digits) * _UNITS[unit.upper()]
+    raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4096, 64M or 1G")
+
+
+def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop factory where it is installed, None (asyncio's own) elsewhere."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+if __name__ == "__main__":
+    sys.exit(main())

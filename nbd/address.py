@@ -1,0 +1,110 @@
+"""Where an NBD server is found: NBD URIs for clients, and the short form for listeners.
+
+    nbd://host[:port]/name                nbd+unix:///name?socket=PATH          (NBD URI document)
+    HOST[:PORT]   [IPv6][:PORT]           unix:PATH   unix:@NAME (abstract)     (listeners)
+
+A name is the URI's path less one leading slash, percent-decoded; the port defaults to 10809.
+Raises AddressError with a sentence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qs, unquote_to_bytes, urlsplit
+
+from nbd.protocol import DEFAULT_PORT
+
+UNIX_PATH_MAX = 107
+"""Bytes of a unix socket's path (sun_path less its NUL, unix(7))."""
+
+
+class AddressError(ValueError):
+    """An address that can't be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A unix socket (*path* set; a leading NUL means abstract) or a TCP *host* and *port*."""
+
+    path: str = ""
+    host: str = ""
+    port: int = DEFAULT_PORT
+
+    def __str__(self) -> str:
+        if self.path:
+            return "unix:" + self.path.replace("\0", "@")
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_uri(uri: str) -> tuple[Address, str]:
+    """The address and the export name of an NBD URI."""
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as bad:
+        raise AddressError(f"{uri!r} is not a URI: {bad}") from bad
+    scheme = parts.scheme.lower()
+    if scheme not in ("nbd", "nbd+unix"):
+        if scheme.startswith("nbds"):
+            raise AddressError(f"{uri!r}: TLS (nbds) is not supported; use nbd:// or nbd+unix://")
+        raise AddressError(f"{uri!r}: the scheme must be nbd:// or nbd+unix://")
+    try:
+        name = unquote_to_bytes(parts.path.removeprefix("/")).decode("utf-8")
+    except UnicodeDecodeError as bad:
+        raise AddressError(f"{uri!r}: the export name is not UTF-8") from bad
+    socket_path = _socket_of(uri, parts)
+    if scheme == "nbd+unix":
+        if parts.netloc:
+            raise AddressError(f"{uri!r}: a unix URI has three slashes and no host")
+        if not socket_path:
+            raise AddressError(f"{uri!r}: needs ?socket=PATH")
+        return Address(path=checked_path(uri, socket_path)), name
+    if socket_path:
+        raise AddressError(f"{uri!r}: ?socket= belongs to nbd+unix://")
+    return Address(host=parts.hostname or "localhost", port=port or DEFAULT_PORT), name
+
+
+def parse_listen(text: str) -> Address:
+    """A listener's address: HOST[:PORT], [IPv6][:PORT], unix:PATH or unix:@NAME."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if path.startswith("@"):
+            path = "\0" + path[1:]
+        if path in ("", "\0"):
+            raise AddressError(f"{text!r}: a path must follow unix:")
+        return Address(path=checked_path(text, path))
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise AddressError(f"{text!r}: expected [IPv6] or [IPv6]:PORT")
+        port = rest[1:]
+    elif text.count(":") > 1:
+        raise AddressError(f"{text!r}: an IPv6 address needs brackets, as in [::1]:{DEFAULT_PORT}")
+    else:
+        host, _, port = text.partition(":")
+    if not host:
+        raise AddressError(f"{text!r}: expected HOST[:PORT], [IPv6][:PORT] or unix:PATH")
+    if not port:
+        return Address(host=host)
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise AddressError(f"{text!r}: {port!r} is not a port (0 to 65535)")
+    return Address(host=host, port=int(port))
+
+
+def _socket_of(uri: str, parts: SplitResult) -> str:
+    query = parse_qs(parts.query, keep_blank_values=True)
+    for key in query:
+        if key != "socket" and not key.startswith("x-"):
+            raise AddressError(f"{uri!r}: unknown parameter {key!r}; only socket is known")
+    return query.get("socket", [""])[-1]
+
+
+def checked_path(text: str, path: str) -> str:
+    """*path* if a unix socket may have it (a leading NUL means abstract); *text* is for errors."""
+    if "\0" in path[1:]:
+        raise AddressError(f"{text!r}: a socket path has no NUL inside")
+    if len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_MAX:
+        raise AddressError(
+            f"{text!r}: a unix socket's path may have {UNIX_PATH_MAX} bytes; use a shorter one"
+        )
+    return path

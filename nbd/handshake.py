@@ -1,0 +1,292 @@
+"""The fixed newstyle negotiation of one client, without any I/O: bytes in, bytes out.
+
+    greeting -> client flags -> option, reply, option, reply, ... -> transmission or the end
+
+Rules: an option that is unknown, malformed or too long is answered with an error and the stream
+stays in step; only what would let a stranger hold memory or break the framing ends the connection
+(wrong magic, unknown client flags, option data above 1 MiB, more than 1024 options). What a client
+sent is never echoed in a message. Nothing of a client is believed before GO or EXPORT_NAME opened
+an export. TLS, extended headers and meta contexts are answered UNSUP. Source: proto.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from construct import ConstructError
+
+from nbd.export import Export, Exports, Geometry, Refused
+from nbd.protocol import (
+    EXPORT_NAME_PADDING,
+    OPTION_MAGIC,
+    STRING_MAX,
+    ExportNameReply,
+    Greeting,
+    HandshakeFlag,
+    Info,
+    InfoBlockSize,
+    InfoExport,
+    InfoRequest,
+    InfoText,
+    Option,
+    OptionReply,
+    Reply,
+    ServerReply,
+    TransmissionFlag,
+    wire_text,
+)
+
+OPTION_DATA_MAX = 64 << 10
+"""Longer option data is skipped and answered TOO_BIG; no option of ours needs a tenth of it."""
+OPTION_DRAIN_MAX = 1 << 20
+"""Longer option data is not even skipped: the connection ends."""
+OPTIONS_MAX = 1024
+"""Options of one connection; a client needs about five, a browser of a long list a few hundred."""
+REPLIES_MAX = 256 << 10
+"""Bytes of replies that may wait for the client before its next option is looked at."""
+
+_CLIENT_FLAGS = struct.Struct("!I")
+_OPTION = struct.Struct("!QII")
+_OFFERED = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """How a negotiation ended well: what the transmission phase has to know.
+
+    keeps_block_sizes: the client asked for the block sizes in GO and so promised to obey them.
+    """
+
+    name: str
+    export: Export
+    structured: bool
+    keeps_block_sizes: bool
+
+
+class MalformedError(Exception):
+    """Option data that can't be read; the reply that says so."""
+
+    def __init__(self, reply: Reply, text: str) -> None:
+        super().__init__(text)
+        self.reply = reply
+
+
+def transmission_flags(geometry: Geometry, structured: bool) -> TransmissionFlag:
+    """The flags of an export: what a client may send it."""
+    flag = TransmissionFlag
+    flags = flag.HAS_FLAGS | flag.SEND_FLUSH | flag.SEND_FUA | flag.SEND_CACHE
+    if geometry.read_only:
+        flags |= flag.READ_ONLY
+    if geometry.rotational:
+        flags |= flag.ROTATIONAL
+    if geometry.can_trim:
+        flags |= flag.SEND_TRIM
+    if geometry.can_zero:
+        flags |= flag.SEND_WRITE_ZEROES
+    if geometry.can_multi_conn:
+        flags |= flag.CAN_MULTI_CONN
+    if structured:
+        flags |= flag.SEND_DF
+    return flags
+
+
+class Handshake:
+    """One client's negotiation.
+
+    Give received bytes to ``receive``; send what ``take`` returns, first of all the greeting. The
+    end is ``opened`` (go on with the transmission phase) or ``ended`` (a sentence: send what is
+    left, then close).
+    """
+
+    def __init__(self, exports: Exports) -> None:
+        self._exports = exports
+        self._replies: list[bytes] = [Greeting.build({"flags": int(_OFFERED)})]
+        self._reply_bytes = 0
+        self._client_flags: HandshakeFlag | None = None
+        self._structured = False
+        self._options = 0
+        self._option = 0
+        self._data = bytearray()
+        self._missing = -1  # bytes of the current option's data still to come; -1: no option
+        self._skipping = False
+        self.opened: Opened | None = None
+        self.ended: str | None = None
+        self.stopping = False
+        """Set when the server is shutting down: options are answered SHUTDOWN from now on."""
+
+    @property
+    def full(self) -> bool:
+        """Replies wait for the client: take them before it is given more."""
+        return self._reply_bytes >= REPLIES_MAX
+
+    def take(self) -> list[bytes]:
+        """The bytes to send, which are forgotten here."""
+        replies, self._replies, self._reply_bytes = self._replies, [], 0
+        return replies
+
+    def receive(self, data: memoryview) -> int:
+        """Look at received bytes; returns how many were used. Offer the rest again with more.
+
+        Less than 17 bytes stay unused, except when ``full`` or once the negotiation is over.
+        """
+        at = 0
+        while self.opened is None and self.ended is None and not self.full:
+            left = len(data) - at
+            if self._client_flags is None:
+                if left < _CLIENT_FLAGS.size:
+                    break
+                self._on_client_flags(_CLIENT_FLAGS.unpack_from(data, at)[0])
+                at += _CLIENT_FLAGS.size
+            elif self._missing < 0:
+                if left < _OPTION.size:
+                    break
+                self._on_option_header(*_OPTION.unpack_from(data, at))
+                at += _OPTION.size
+            else:
+                step = min(left, self._missing)
+                if not self._skipping:
+                    self._data += data[at : at + step]
+                at += step
+                self._missing -= step
+                if self._missing:
+                    break
+            if self._missing == 0:
+                self._missing = -1
+                self._on_option(self._option, bytes(self._data))
+                self._data.clear()
+        return at
+
+    def _on_client_flags(self, flags: int) -> None:
+        if flags & ~int(_OFFERED):
+            self.ended = f"the client set handshake flags that were not offered: {flags:#x}"
+            return
+        self._client_flags = HandshakeFlag(flags)
+
+    def _on_option_header(self, magic: int, option: int, length: int) -> None:
+        self._options += 1
+        if magic != OPTION_MAGIC:
+            self.ended = "the client sent something that is not an NBD option"
+        elif self._options > OPTIONS_MAX:
+            self.ended = f"the client sent more than {OPTIONS_MAX} options"
+        elif length > OPTION_DRAIN_MAX:
+            self.ended = f"the client announced an option of {length} bytes"
+        else:
+            self._option, self._missing = option, length
+            self._skipping = length > OPTION_DATA_MAX
+
+    def _on_option(self, option: int, data: bytes) -> None:
+        assert self._client_flags is not None
+        if option == Option.ABORT:
+            self._reply(option, Reply.ACK)
+            self.ended = ""
+        elif option == Option.EXPORT_NAME:
+            self._on_export_name(data)
+        elif self.stopping:
+            self._reply(option, Reply.ERR_SHUTDOWN, "the server is shutting down")
+        elif not self._client_flags & HandshakeFlag.FIXED_NEWSTYLE:
+            self._reply(option, Reply.ERR_INVALID, "only a fixed newstyle client may ask this")
+        elif option in (Option.LIST, Option.STRUCTURED_REPLY, Option.INFO, Option.GO):
+            try:
+                self._on_known_option(option, data)
+            except MalformedError as bad:
+                self._reply(option, bad.reply, str(bad))
+        else:
+            self._reply(option, Reply.ERR_UNSUP, "this server does not know the option")
+
+    def _on_known_option(self, option: int, data: bytes) -> None:
+        if self._skipping:
+            raise MalformedError(Reply.ERR_TOO_BIG, f"option data may have {OPTION_DATA_MAX} bytes")
+        if option in (Option.INFO, Option.GO):
+            self._on_info(option, data)
+            return
+        if data:
+            raise MalformedError(Reply.ERR_INVALID, "this option takes no data")
+        if option == Option.LIST:
+            for name, description in self._exports.names():
+                fields = {"name": wire_text(name), "description": wire_text(description)}
+                self._reply(option, Reply.SERVER, ServerReply.build(fields))
+        else:
+            self._structured = True
+        self._reply(option, Reply.ACK)
+
+    def _on_info(self, option: int, data: bytes) -> None:
+        try:
+            asked = InfoRequest.parse(data)
+        except ConstructError as bad:
+            text = "the option's data does not have the form of INFO and GO"
+            raise MalformedError(Reply.ERR_INVALID, text) from bad
+        name = _name(asked.name)
+        found = self._exports.open(name) if option == Option.GO else self._exports.look(name)
+        if isinstance(found, Refused):
+            kind = Reply.ERR_UNKNOWN if found.unknown else Reply.ERR_POLICY
+            self._reply(option, kind, found.text)
+            return
+        geometry = found if isinstance(found, Geometry) else found.geometry
+        for part in self._infos(name, geometry, set(asked.infos)):
+            self._reply(option, Reply.INFO, part)
+        self._reply(option, Reply.ACK)
+        if not isinstance(found, Geometry):
+            keeps = Info.BLOCK_SIZE in asked.infos
+            self.opened = Opened(name, found, self._structured, keeps)
+
+    def _infos(self, name: str, geometry: Geometry, asked: set[int]) -> list[bytes]:
+        flags = int(transmission_flags(geometry, self._structured))
+        parts = [InfoExport.build({"size": geometry.size, "flags": flags})]
+        if Info.NAME in asked:
+            parts.append(InfoText.build({"type": Info.NAME, "text": wire_text(name)}))
+        if Info.DESCRIPTION in asked and geometry.description:
+            text = wire_text(geometry.description)
+            parts.append(InfoText.build({"type": Info.DESCRIPTION, "text": text}))
+        sizes = {
+            "minimum": geometry.minimum_block,
+            "preferred": geometry.preferred_block,
+            "maximum_payload": geometry.maximum_payload,
+        }
+        parts.append(InfoBlockSize.build(sizes))
+        return parts
+
+    def _on_export_name(self, data: bytes) -> None:
+        """EXPORT_NAME has no way to say no: every refusal closes."""
+        try:
+            if self._skipping:
+                raise MalformedError(Reply.ERR_TOO_BIG, f"a name may have {STRING_MAX} bytes")
+            name = _name(data)
+        except MalformedError as bad:
+            self.ended = f"EXPORT_NAME: {bad}"
+            return
+        if self.stopping:
+            self.ended = "EXPORT_NAME: the server is shutting down"
+            return
+        found = self._exports.open(name)
+        if isinstance(found, Refused):
+            self.ended = f"EXPORT_NAME: {found.text}"
+            return
+        flags = int(transmission_flags(found.geometry, self._structured))
+        reply = ExportNameReply.build({"size": found.geometry.size, "flags": flags})
+        if not self._client_flags or not self._client_flags & HandshakeFlag.NO_ZEROES:
+            reply += EXPORT_NAME_PADDING
+        self._send(reply)
+        self.opened = Opened(name, found, self._structured, keeps_block_sizes=False)
+
+    def _reply(self, option: int, kind: Reply, data: bytes | str = b"") -> None:
+        raw = wire_text(data) if isinstance(data, str) else data
+        head = {"option": option, "type": int(kind), "length": len(raw)}
+        self._send(OptionReply.build(head) + raw)
+
+    def _send(self, raw: bytes) -> None:
+        self._replies.append(raw)
+        self._reply_bytes += len(raw)
+
+
+def _name(raw: bytes) -> str:
+    """An export name as the protocol allows it; MalformedError says what is wrong with it."""
+    if len(raw) > STRING_MAX:
+        raise MalformedError(Reply.ERR_TOO_BIG, f"an export name may have {STRING_MAX} bytes")
+    try:
+        name = raw.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        raise MalformedError(Reply.ERR_INVALID, "the export name is not UTF-8") from bad
+    if "\0" in name:
+        raise MalformedError(Reply.ERR_INVALID, "the export name contains a NUL")
+    return name

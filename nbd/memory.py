@@ -1,0 +1,184 @@
+"""Disks in memory: a small NBD server of their own, and the export that tests are made against.
+
+``MemoryDisk`` keeps its bytes in anonymous memory that takes up room only where it was written.
+It answers at once, or, with ``hold``, when ``release`` says so: then many requests are in flight,
+as with a slow disk. ``fail`` makes operations fail; ``calls`` lists what the server asked, on
+request. ``MemoryExports`` offers disks by name and may refuse with a sentence.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from nbd.export import Buffer, Done, Export, Geometry, Refused
+
+Finish = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation as the export was asked for it."""
+
+    kind: str
+    offset: int = 0
+    length: int = 0
+    fua: bool = False
+    may_unmap: bool = False
+
+
+@dataclass(slots=True)
+class MemoryDisk:
+    """A disk in memory, shared by all its connections. Sizes in bytes."""
+
+    geometry: Geometry
+    holding: bool = False
+    """Answers wait for ``release``. A held write is carried out when it is released."""
+    recording: bool = False
+    calls: list[Call] = field(default_factory=list)
+    open_count: int = 0
+    _store: mmap.mmap | None = None
+    _held: list[Finish] = field(default_factory=list)
+    _errors: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.geometry.size:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            self._store = mmap.mmap(-1, self.geometry.size, flags=flags)
+
+    def fail(self, kind: str, errno: int) -> None:
+        """Let every later operation of this kind fail; errno 0 heals."""
+        self._errors[kind] = errno
+
+    def hold(self) -> None:
+        """Keep answers back from now on."""
+        self.holding = True
+
+    def release(self, count: int | None = None) -> None:
+        """Carry out and answer held operations, oldest first: *count* of them, or all and hold no
+        more."""
+        if count is None:
+            self.holding = False
+            count = len(self._held)
+        ready, self._held = self._held[:count], self._held[count:]
+        for finish in ready:
+            finish()
+
+    @property
+    def held(self) -> int:
+        """Operations that wait for ``release``."""
+        return len(self._held)
+
+    def content(self, offset: int, length: int) -> bytes:
+        """What is stored, without any of the above."""
+        assert self._store is not None or length == 0, "the disk has no bytes"
+        return self._store[offset : offset + length] if self._store is not None else b""
+
+    def submit(self, call: Call, work: Callable[[], Buffer | None], done: Done) -> None:
+        """Carry out *work* and answer, now or at ``release``."""
+        if self.recording:
+            self.calls.append(call)
+        if self.holding:
+            self._held.append(lambda: self._finish(call.kind, work, done))
+        else:
+            self._finish(call.kind, work, done)
+
+    def put(self, offset: int, data: Buffer) -> None:
+        """Store bytes."""
+        assert self._store is not None, "the disk has no bytes"
+        self._store[offset : offset + len(data)] = data
+
+    def wipe(self, offset: int, length: int) -> None:
+        """Make a range zero, giving whole pages back."""
+        assert self._store is not None, "the disk has no bytes"
+        page = mmap.PAGESIZE
+        first = -(-offset // page) * page
+        last = (offset + length) // page * page
+        if first >= last:
+            self._store[offset : offset + length] = bytes(length)
+            return
+        self._store[offset:first] = bytes(first - offset)
+        self._store.madvise(mmap.MADV_DONTNEED, first, last - first)
+        self._store[last : offset + length] = bytes(offset + length - last)
+
+    def _finish(self, kind: str, work: Callable[[], Buffer | None], done: Done) -> None:
+        errno = self._errors.get(kind, 0)
+        if errno:
+            done(errno, None)
+        else:
+            done(0, work())
+
+
+class MemoryExport:
+    """One connection's view of a MemoryDisk."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self.geometry = disk.geometry
+        self._disk = disk
+        disk.open_count += 1
+
+    def read(self, offset: int, length: int, done: Done) -> None:
+        """Read a copy of what is stored when the answer leaves."""
+        call = Call("read", offset, length)
+        self._disk.submit(call, lambda: self._disk.content(offset, length), done)
+
+    def write(self, offset: int, data: Buffer, fua: bool, done: Done) -> None:
+        """Write; there is nothing more stable than this memory."""
+        call = Call("write", offset, len(data), fua)
+        self._disk.submit(call, lambda: self._disk.put(offset, data), done)
+
+    def zero(self, offset: int, length: int, fua: bool, may_unmap: bool, done: Done) -> None:
+        """Zero the range; whole pages of it are given back."""
+        call = Call("zero", offset, length, fua, may_unmap)
+        self._disk.submit(call, lambda: self._disk.wipe(offset, length), done)
+
+    def trim(self, offset: int, length: int, fua: bool, done: Done) -> None:
+        """Forget the range: it reads as zeroes."""
+        call = Call("trim", offset, length, fua)
+        self._disk.submit(call, lambda: self._disk.wipe(offset, length), done)
+
+    def flush(self, done: Done) -> None:
+        """Nothing to do."""
+        self._disk.submit(Call("flush"), lambda: None, done)
+
+    def closed(self) -> None:
+        """Count the connection out."""
+        self._disk.open_count -= 1
+
+
+class MemoryExports:
+    """Memory disks by name; the first is the default export unless one is named ""."""
+
+    def __init__(self, disks: dict[str, MemoryDisk]) -> None:
+        self.disks = disks
+        self.refusal: Refused | None = None
+        """Set to refuse every export with this."""
+
+    @classmethod
+    def single(cls, size: int, name: str = "memory", **geometry: object) -> MemoryExports:
+        """One disk of *size* bytes; *geometry*: any other field of Geometry."""
+        told = replace(Geometry(size, description="a disk in memory"), **geometry)  # type: ignore[arg-type]
+        return cls({name: MemoryDisk(told)})
+
+    def names(self) -> list[tuple[str, str]]:
+        """All disks."""
+        return [(name, disk.geometry.description) for name, disk in self.disks.items()]
+
+    def look(self, name: str) -> Geometry | Refused:
+        """A disk's geometry."""
+        disk = self._find(name)
+        return disk if isinstance(disk, Refused) else disk.geometry
+
+    def open(self, name: str) -> Export | Refused:
+        """A new connection to a disk."""
+        disk = self._find(name)
+        return disk if isinstance(disk, Refused) else MemoryExport(disk)
+
+    def _find(self, name: str) -> MemoryDisk | Refused:
+        disk = self.disks.get(name)
+        if disk is None and name == "" and self.disks:
+            disk = next(iter(self.disks.values()))
+        if self.refusal is not None:
+            return self.refusal
+        return disk or Refused("there is no export of that name", unknown=True)

@@ -1,0 +1,337 @@
+"""The transmission phase of one client, without any I/O: requests in, replies out.
+
+Rules: a request is judged completely before the export hears of it; a bad one costs an error and
+the stream stays in step (a WRITE's payload is consumed first), only a wrong magic or an absurd
+payload ends the connection. A WRITE reaches the export whole or not at all. A read's data is in
+hand before its reply begins. At most ``REQUESTS_MAX`` requests, ``BYTES_MAX`` bytes of payload and
+``REPLIES_MAX`` bytes of unsent replies are held; then nothing more is parsed until that shrinks.
+Replies are simple, unless structured ones were negotiated: then only payload-free success stays
+simple. Sizes and offsets in bytes. Source: proto.md; the tables of commands, flags and errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from nbd.export import Buffer, Export
+from nbd.protocol import (
+    CHUNK_HEADER,
+    CHUNK_MAGIC,
+    CHUNK_WITH_OFFSET,
+    COMPACT_REQUEST,
+    ERROR_TEXT,
+    REQUEST_MAGIC,
+    SIMPLE_REPLY,
+    SIMPLE_REPLY_MAGIC,
+    Chunk,
+    ChunkFlag,
+    Command,
+    CommandFlag,
+    Error,
+    ErrorChunk,
+    nbd_error,
+    wire_text,
+)
+
+REQUESTS_MAX = 128
+"""Requests of one connection in flight: what the Linux kernel's client sends at most."""
+BYTES_MAX = 64 << 20
+"""Bytes of payload, in and out, of the requests in flight."""
+REPLIES_MAX = 4 << 20
+"""Bytes of replies that may wait for the client."""
+DRAIN_MAX = 64 << 20
+"""A refused WRITE's payload is skipped up to this size; a longer one ends the connection. No
+export's maximum payload is above it."""
+
+_FUA = int(CommandFlag.FUA)
+_DF = int(CommandFlag.DF)
+_NO_HOLE = int(CommandFlag.NO_HOLE)
+_READ, _WRITE, _DISC, _FLUSH = (
+    int(Command.READ),
+    int(Command.WRITE),
+    int(Command.DISC),
+    int(Command.FLUSH),
+)
+_TRIM, _CACHE, _ZERO = int(Command.TRIM), int(Command.CACHE), int(Command.WRITE_ZEROES)
+_DONE, _NONE, _DATA, _ERROR = (
+    int(ChunkFlag.DONE),
+    int(Chunk.NONE),
+    int(Chunk.OFFSET_DATA),
+    int(Chunk.ERROR),
+)
+_HEADER_BYTES = COMPACT_REQUEST.size
+
+Refusal = tuple[Error, str]
+
+
+class Transmission:
+    """One client's requests on one export.
+
+    Give received bytes to ``receive``, send what ``take`` returns. *wake* is called when replies
+    become ready at any other time than inside ``receive``. ``ended`` is None until the client said
+    DISC ("") or broke the protocol (a sentence): finish what is in flight, then close.
+    promised_alignment: the client asked for block sizes and promised to obey them.
+    """
+
+    def __init__(
+        self,
+        export: Export,
+        *,
+        structured: bool,
+        promised_alignment: bool,
+        wake: Callable[[], None],
+    ) -> None:
+        geometry = export.geometry
+        self._export = export
+        self._structured = structured
+        self._wake = wake
+        self._size = geometry.size
+        self._payload_max = geometry.maximum_payload
+        self._misaligned = geometry.minimum_block - 1 if promised_alignment else 0
+        self._read_only = geometry.read_only
+        self._flags_of = {
+            _READ: _FUA | (_DF if structured else 0),
+            _WRITE: _FUA,
+            _FLUSH: _FUA,
+            _CACHE: 0,
+        }
+        if geometry.can_trim:
+            self._flags_of[_TRIM] = _FUA
+        if geometry.can_zero:
+            self._flags_of[_ZERO] = _FUA | _NO_HOLE
+        self._replies: list[Buffer] = []
+        self._reply_bytes = 0
+        self._requests = 0
+        self._bytes = 0
+        self._receiving = False
+        self._closed = False
+        # The WRITE whose payload is arriving: what is here, what is still missing.
+        self._payload: bytearray | None = None
+        self._missing = 0
+        self._current: tuple[int, int, bool] = (0, 0, False)  # cookie, offset, fua
+        self._refused: Refusal | None = None  # its payload is skipped, then this is the answer
+        self.ended: str | None = None
+        self.stopping = False
+        """Set when the server is shutting down: requests are answered ESHUTDOWN from now on."""
+
+    @property
+    def full(self) -> bool:
+        """No more is parsed until requests finish or replies are taken."""
+        return (
+            self._requests >= REQUESTS_MAX
+            or self._bytes >= BYTES_MAX
+            or self._reply_bytes >= REPLIES_MAX
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that the export has not answered yet."""
+        return self._requests
+
+    def take(self) -> list[Buffer]:
+        """The replies to send, which are forgotten here."""
+        replies, self._replies, self._reply_bytes = self._replies, [], 0
+        return replies
+
+    def close(self) -> None:
+        """The connection is gone; late answers of the export lead nowhere."""
+        self._closed = True
+        self._replies = []
+        self._payload = None
+        self._export.closed()
+
+    def receive(self, data: memoryview) -> int:
+        """Carry out every complete request in *data*; returns how many bytes were used.
+
+        Offer the rest again with more. Less than 28 bytes stay unused, except when ``full`` or
+        ``ended``.
+        """
+        self._receiving = True
+        try:
+            return self._receive(data)
+        finally:
+            self._receiving = False
+
+    def _receive(self, data: memoryview) -> int:
+        at, end = 0, len(data)
+        unpack = COMPACT_REQUEST.unpack_from
+        read, write = self._export.read, self._export.write
+        size, payload_max, misaligned = self._size, self._payload_max, self._misaligned
+        while self.ended is None:
+            if self._missing:
+                at += self._receive_payload(data[at:])
+                if self._missing:
+                    break
+                continue
+            if end - at < _HEADER_BYTES or self.full:
+                break
+            magic, flags, command, cookie, offset, length = unpack(data, at)
+            at += _HEADER_BYTES
+            if magic != REQUEST_MAGIC:
+                self.ended = "the client sent something that is not an NBD request"
+            elif (  # the two commands that matter for speed, when nothing is odd about them
+                command <= _WRITE
+                and flags & ~_FUA == 0
+                and 0 < length <= payload_max
+                and offset + length <= size
+                and not (offset | length) & misaligned
+                and not (command and self._read_only)
+                and not self.stopping
+            ):
+                if command == _READ:
+                    self._requests += 1
+                    self._bytes += length
+                    read(offset, length, partial(self._read_done, cookie, offset, length))
+                elif end - at >= length:
+                    self._requests += 1
+                    self._bytes += length
+                    done = partial(self._done, cookie, length)
+                    write(offset, bytes(data[at : at + length]), flags == _FUA, done)
+                    at += length
+                else:
+                    self._await_payload(cookie, offset, length, bool(flags & _FUA), None)
+            else:
+                self._on_request(flags, command, cookie, offset, length)
+        return at
+
+    def _on_request(self, flags: int, command: int, cookie: int, offset: int, length: int) -> None:
+        """Any request, at leisure."""
+        if command == _DISC:
+            self.ended = ""
+            return
+        refusal = self._judge(flags, command, offset, length)
+        fua = bool(flags & _FUA)
+        if command == _WRITE:
+            # Judged good and yet not taken on the fast path means that there is nothing to write.
+            if length > DRAIN_MAX:
+                self.ended = f"the client announced a payload of {length} bytes"
+            elif length:
+                self._await_payload(cookie, offset, length, fua, refusal)
+            elif refusal:
+                self._send_error(cookie, *refusal)
+            else:
+                self._send_done(cookie)
+        elif refusal:
+            self._send_error(cookie, *refusal)
+        elif command == _FLUSH:
+            self._requests += 1
+            self._export.flush(partial(self._done, cookie, 0))
+        elif command == _READ and length:
+            self._requests += 1
+            self._bytes += length
+            self._export.read(offset, length, partial(self._read_done, cookie, offset, length))
+        elif command == _READ and self._structured:
+            self._send(CHUNK_HEADER.pack(CHUNK_MAGIC, _DONE, _NONE, cookie, 0))
+        elif command == _TRIM and length:
+            self._requests += 1
+            self._export.trim(offset, length, fua, partial(self._done, cookie, 0))
+        elif command == _ZERO and length:
+            self._requests += 1
+            done = partial(self._done, cookie, 0)
+            self._export.zero(offset, length, fua, not flags & _NO_HOLE, done)
+        else:  # CACHE, which is only advice, and everything of length zero
+            self._send_done(cookie)
+
+    def _judge(self, flags: int, command: int, offset: int, length: int) -> Refusal | None:
+        """What is wrong with a request, if anything."""
+        if self.stopping:
+            return Error.ESHUTDOWN, ERROR_TEXT[Error.ESHUTDOWN]
+        allowed = self._flags_of.get(command)
+        if allowed is None:
+            return Error.EINVAL, f"the export does not offer command {command}"
+        if flags & ~allowed:
+            odd = flags & ~allowed
+            return Error.EINVAL, f"flags {odd:#x} are not allowed with command {command}"
+        if command == _FLUSH:
+            return None
+        writes = command in (_WRITE, _TRIM, _ZERO)
+        if writes and self._read_only:
+            return Error.EPERM, "the export is read-only"
+        if offset + length > self._size:
+            error = Error.ENOSPC if command in (_WRITE, _ZERO) else Error.EINVAL
+            text = f"{length} bytes at {offset} reach beyond the export's {self._size} bytes"
+            return error, text
+        if command in (_READ, _WRITE) and length > self._payload_max:
+            error = Error.EOVERFLOW if flags & _DF else Error.EINVAL
+            return error, f"{length} bytes exceed the maximum payload of {self._payload_max}"
+        if (offset | length) & self._misaligned:
+            block = self._misaligned + 1
+            return Error.EINVAL, f"{length} bytes at {offset} are not whole blocks of {block}"
+        return None
+
+    def _await_payload(
+        self, cookie: int, offset: int, length: int, fua: bool, refusal: Refusal | None
+    ) -> None:
+        self._current = (cookie, offset, fua)
+        self._missing = length
+        self._refused = refusal
+        self._payload = None if refusal else bytearray()
+
+    def _receive_payload(self, data: memoryview) -> int:
+        """Take what has come of a payload. It grows with what arrives, never by the announced
+        length: a stranger's 28 bytes must not reserve 32 MiB."""
+        step = min(len(data), self._missing)
+        if self._payload is not None:
+            self._payload += data[:step]
+        self._missing -= step
+        if not self._missing:
+            cookie, offset, fua = self._current
+            payload, self._payload = self._payload, None
+            if payload is None:
+                assert self._refused is not None
+                self._send_error(cookie, *self._refused)
+            else:
+                self._requests += 1
+                self._bytes += len(payload)
+                done = partial(self._done, cookie, len(payload))
+                self._export.write(offset, payload, fua, done)
+        return step
+
+    def _done(self, cookie: int, counted: int, errno: int, _data: Buffer | None) -> None:
+        """The export has answered a request that yields no data."""
+        self._requests -= 1
+        self._bytes -= counted
+        assert self._requests >= 0, "an export answered a request twice"
+        if errno:
+            error = nbd_error(errno)
+            self._send_error(cookie, error, ERROR_TEXT[error])
+        else:
+            self._send_done(cookie)
+
+    def _read_done(
+        self, cookie: int, offset: int, length: int, errno: int, data: Buffer | None
+    ) -> None:
+        """The export has answered a read."""
+        self._requests -= 1
+        self._bytes -= length
+        assert self._requests >= 0, "an export answered a request twice"
+        if errno or data is None:
+            error = nbd_error(errno)
+            self._send_error(cookie, error, ERROR_TEXT[error])
+            return
+        assert len(data) == length, "an export answered a read with another length"
+        if self._structured:
+            head = CHUNK_WITH_OFFSET.pack(CHUNK_MAGIC, _DONE, _DATA, cookie, length + 8, offset)
+        else:
+            head = SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
+        self._send(head, more=True)
+        self._send(data)
+
+    def _send_done(self, cookie: int) -> None:
+        self._send(SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie))
+
+    def _send_error(self, cookie: int, error: Error, text: str) -> None:
+        if self._structured:
+            body = ErrorChunk.build({"error": int(error), "message": wire_text(text), "rest": b""})
+            self._send(CHUNK_HEADER.pack(CHUNK_MAGIC, _DONE, _ERROR, cookie, len(body)) + body)
+        else:
+            self._send(SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, int(error), cookie))
+
+    def _send(self, reply: Buffer, *, more: bool = False) -> None:
+        if self._closed:
+            return
+        self._replies.append(reply)
+        self._reply_bytes += len(reply)
+        if not self._receiving and not more:
+            self._wake()
