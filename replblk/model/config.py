@@ -118,6 +118,7 @@ class HostConfig:
     names: tuple[str, ...]
     address: Address
     volumes: tuple[VolumeConfig, ...]
+    kind: str = "on"  # on, floating, stacked, or _this_host and _remote_host of `drbdsetup show`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,7 @@ class Resource:
     handlers: dict[str, str] = field(default_factory=dict)
     cpu_mask: str = ""
     on_no_data_accessible: OnNoData = OnNoData.IO_ERROR
+    has_proxy: bool = False
     config_file: str = ""
     config_line: int = 0
 

@@ -1,0 +1,156 @@
+"""Reads the TOML file of what is ours and not DRBD's into ``model.config.Settings``.
+
+Unknown keys and wrong values are ConfigErrors that name the file, the key and what was expected.
+An absent file is for the caller to judge: the usual one may be absent, a named one may not.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replblk.admin.addresses import parse, parse_tcp
+from replblk.admin.res_stream import near
+from replblk.model.config import Settings
+from replblk.model.errors import ConfigError
+
+Read = Callable[[Any], Any]
+"""From TOML's value to the model's; raises ConfigError with what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key of the file. The texts are for documentation."""
+
+    name: str
+    type_text: str
+    default_text: str
+    about: str
+    read: Read
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"expected a string, not {_shown(value)}")
+    return value
+
+
+def _one_of(*choices: str) -> Read:
+    def read(value: Any) -> str:
+        if value not in choices or not isinstance(value, str):
+            allowed = " or ".join(f'"{choice}"' for choice in choices)
+            raise ConfigError(f"expected {allowed}, not {_shown(value)}")
+        return value
+
+    return read
+
+
+def _whole(low: int, high: int) -> Read:
+    def read(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigError(f"expected a number from {low} to {high}, not {_shown(value)}")
+        return value
+
+    return read
+
+
+def _addresses(value: Any) -> tuple[str, ...]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise ConfigError(f"expected a list of addresses, not {_shown(value)}")
+    for item in items:
+        parse(item)
+    return tuple(items)
+
+
+def _tcp_or_none(value: Any) -> str:
+    text = _string(value)
+    if text:
+        parse_tcp(text)
+    return text
+
+
+def _directory(value: Any) -> str:
+    text = _string(value)
+    if text and not Path(text).is_absolute():
+        raise ConfigError(f"expected an absolute path, not {_shown(value)}")
+    return text
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        *("nbd_listen", "list of `host:port`, `[ipv6]:port`, `unix:/path`", "`[]`"),
+        *("serve NBD here as well, beside `<run-dir>/<res>/nbd.sock`", _addresses),
+    ),
+    Setting(
+        *("metrics_listen", "`host:port` or `[ipv6]:port`", '`""`: nowhere'),
+        *("serve Prometheus metrics here", _tcp_or_none),
+    ),
+    Setting(
+        *("durability", "`disk` or `kernel`", "`disk`"),
+        "a write is acknowledged once it is flushed (`disk`), or once the device has it and "
+        "flushes come at barriers (`kernel`)",
+        _one_of("disk", "kernel"),
+    ),
+    Setting(
+        *("run_dir", "absolute path", '`""`: the usual one'),
+        *("sockets and logs of the daemons", _directory),
+    ),
+    Setting(
+        *("nbd_connections_max", "1..65535", "`64`"),
+        *("NBD connections of one daemon at a time", _whole(1, 65535)),
+    ),
+    Setting(
+        *("log_level", "`debug`, `info`, `warning` or `error`", "`info`"),
+        *("the quietest sentence that is logged", _one_of("debug", "info", "warning", "error")),
+    ),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Settings from the file at *path*; FileNotFoundError if there is none."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"Can not open the settings: {error.strerror}", str(path)) from error
+    return parse_settings(data, str(path))
+
+
+def parse_settings(data: bytes, file: str) -> Settings:
+    """Settings from the content of *file*."""
+    try:
+        document = tomllib.loads(data.decode("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        text = str(error)
+        place = _TOML_PLACE.search(text)
+        if place and place[1]:
+            text = text[: place.start()]
+            raise ConfigError(text, file, int(place[1]), int(place[2])) from error
+        raise ConfigError(text, file) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not a TOML file: {error}", file) from error
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        setting = _BY_NAME.get(key)
+        if setting is None:
+            hint = near(key, _BY_NAME)
+            known = f" (known: {', '.join(_BY_NAME)})"
+            raise ConfigError(f"unknown key {key!r}{hint or known}", file)
+        try:
+            values[key] = setting.read(value)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}", file) from error
+    return Settings(**values)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -1,0 +1,136 @@
+"""What a configuration may ask for and replblk does not do yet: refused or told, never ignored.
+
+One table: an entry goes when its feature comes. ``unsupported`` is asked before a resource goes up;
+``error`` refuses it, ``warn`` is a sentence for the administrator and the resource goes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from replblk.model.config import DiskOptions, HostConfig, Resource
+from replblk.model.vocabulary import Fencing, Policy, Protocol
+
+Severity = Literal["error", "warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limitation:
+    """One thing not done yet. what: in drbd.conf's words; instead: what to do, or what happens."""
+
+    severity: Severity
+    what: str
+    instead: str
+    used: Callable[[Resource], bool]
+
+
+def _hosts(resource: Resource) -> Iterator[HostConfig]:
+    yield resource.local
+    if resource.peer:
+        yield resource.peer
+
+
+def _kind(kind: str) -> Callable[[Resource], bool]:
+    return lambda resource: any(host.kind == kind for host in _hosts(resource))
+
+
+def _family(name: str) -> Callable[[Resource], bool]:
+    return lambda resource: any(host.address.family == name for host in _hosts(resource))
+
+
+def _any_disk(test: Callable[[DiskOptions], bool]) -> Callable[[Resource], bool]:
+    return lambda resource: any(test(volume.options) for volume in resource.local.volumes)
+
+
+def _after_sb(resource: Resource) -> bool:
+    net = resource.net
+    policies = (net.after_sb_0pri, net.after_sb_1pri, net.after_sb_2pri)
+    return any(policy is not Policy.DISCONNECT for policy in policies)
+
+
+def _unfit_name(resource: Resource) -> bool:
+    return "/" in resource.name or resource.name in (".", "..")
+
+
+LIMITATIONS: tuple[Limitation, ...] = (
+    Limitation(
+        *("error", "a resource name that is '.' or '..' or contains '/'"),
+        *("invalid resource name: choose another one", _unfit_name),
+    ),
+    Limitation("error", "address ssocks", "use an ipv4 or ipv6 address", _family("ssocks")),
+    Limitation("error", "address sdp", "use an ipv4 or ipv6 address", _family("sdp")),
+    Limitation("error", "floating", "use 'on HOST { address ...; }'", _kind("floating")),
+    Limitation("error", "stacked-on-top-of", "replicate between two nodes only", _kind("stacked")),
+    Limitation(
+        *("error", "proxy", "remove the proxy sections and connect directly"),
+        lambda resource: resource.has_proxy,
+    ),
+    Limitation(
+        *("error", "meta-disk DEVICE (external)", "use 'meta-disk internal;'"),
+        lambda resource: any(volume.meta_disk != "internal" for volume in resource.local.volumes),
+    ),
+    Limitation(
+        *("error", "protocol A, protocol B", "use 'protocol C;'"),
+        lambda resource: resource.net.protocol is not Protocol.C,
+    ),
+    Limitation(
+        *("error", "allow-two-primaries", "use one Primary at a time"),
+        lambda resource: resource.net.allow_two_primaries,
+    ),
+    Limitation(
+        *("error", "data-integrity-alg", "remove the option on both nodes"),
+        lambda resource: bool(resource.net.data_integrity_alg),
+    ),
+    Limitation(
+        *("error", "fencing other than dont-care", "remove the option: nothing would be fenced"),
+        _any_disk(lambda disk: disk.fencing is not Fencing.DONT_CARE),
+    ),
+    Limitation(
+        *("error", "on-congestion other than block", "remove the option"),
+        lambda resource: resource.net.on_congestion != "block",
+    ),
+    Limitation(
+        *("warn", "csums-alg", "a resync sends every block that is out of sync"),
+        lambda resource: bool(resource.net.csums_alg),
+    ),
+    Limitation(
+        *("warn", "verify-alg", "there is no online verify"),
+        lambda resource: bool(resource.net.verify_alg),
+    ),
+    Limitation(
+        *("warn", "after-sb-0pri, after-sb-1pri, after-sb-2pri other than disconnect"),
+        *("after a split brain the nodes disconnect and wait for you", _after_sb),
+    ),
+    Limitation(
+        *("warn", "handlers", "no handler is called"),
+        lambda resource: bool(resource.handlers),
+    ),
+    Limitation(
+        *("warn", "resync-after", "resources resync side by side"),
+        _any_disk(lambda disk: bool(disk.resync_after)),
+    ),
+    Limitation(
+        *("warn", "disk-timeout", "a disk that hangs is waited for"),
+        _any_disk(lambda disk: bool(disk.disk_timeout)),
+    ),
+    Limitation(
+        *("warn", "cpu-mask", "the system chooses the CPUs"),
+        lambda resource: bool(resource.cpu_mask),
+    ),
+)
+
+
+def unsupported(resource: Resource) -> list[tuple[Severity, str]]:
+    """What in *resource* replblk can't do: (severity, sentence), errors first."""
+    return [
+        (
+            limit.severity,
+            f"resource {resource.name}: not supported: {limit.what}; {limit.instead}."
+            if limit.severity == "error"
+            else f"resource {resource.name}: has no effect yet: {limit.what}; {limit.instead}.",
+        )
+        for limit in sorted(LIMITATIONS, key=lambda limit: limit.severity)
+        if limit.used(resource)
+    ]
