@@ -167,3 +167,9 @@ class Command:
     verb: str
     volume: int | None
     options: dict[str, object]
+
+
+CLIENT_DATA_BYTES_MAX = 1 << 20
+"""Largest read or write of one ClientRequest: the wire's limit for one packet."""
+CLIENT_ZERO_BYTES_MAX = 4 << 20
+"""Largest zero or trim of one ClientRequest: at most two activity-log extents."""

@@ -194,7 +194,9 @@ def _spell(enum: type[_Named], *labels: str) -> None:
 _spell(Role, "Unknown", "Primary", "Secondary")
 _spell(
     ConnState,
-    *("StandAlone Disconnecting Unconnected Timeout BrokenPipe NetworkFailure ProtocolError").split(),
+    *(
+        "StandAlone Disconnecting Unconnected Timeout BrokenPipe NetworkFailure ProtocolError"
+    ).split(),
     *("TearDown WFConnection WFReportParams Connected StartingSyncS StartingSyncT").split(),
     *("WFBitMapS WFBitMapT WFSyncUUID SyncSource SyncTarget VerifyS VerifyT").split(),
     *("PausedSyncS PausedSyncT Ahead Behind").split(),

@@ -1,0 +1,98 @@
+"""Who may touch a range of a volume now: writers alone, readers together, in order of arrival.
+
+A lock is granted when it overlaps no earlier conflicting lock, granted or waiting. So overlapping
+writes reach disk and peer in one order on both nodes, a resync read never sees a half-done write,
+and nobody starves. Ranges are in sectors, half-open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+_BUCKET_SHIFT = 11  # 1 MiB: a request of the largest size touches at most two buckets
+
+
+class RangeLock:
+    """One request's claim on a range; ``granted`` says whether it may go on."""
+
+    __slots__ = ("blocked_by", "blocks", "end", "exclusive", "go", "granted", "start")
+
+    def __init__(self, start: int, end: int, exclusive: bool, go: Callable[[], None]) -> None:
+        self.start = start
+        self.end = end
+        self.exclusive = exclusive
+        self.go = go
+        self.granted = False
+        self.blocked_by = 0
+        self.blocks: list[RangeLock] | None = None
+
+
+class Ranges:
+    """The claims on one volume."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, list[RangeLock]] = {}
+
+    def lock(
+        self, sector: int, size_bytes: int, go: Callable[[], None], *, exclusive: bool
+    ) -> RangeLock:
+        """Claim a range. *go* is called once the claim is granted: maybe before this returns."""
+        claim = RangeLock(sector, sector + (size_bytes >> 9), exclusive, go)
+        buckets = self._buckets
+        first, last = claim.start >> _BUCKET_SHIFT, (claim.end - 1) >> _BUCKET_SHIFT
+        seen: list[RangeLock] = []
+        for key in range(first, last + 1):
+            bucket = buckets.get(key)
+            if bucket is None:
+                buckets[key] = [claim]
+                continue
+            for other in bucket:
+                if (
+                    other.start < claim.end
+                    and claim.start < other.end
+                    and (exclusive or other.exclusive)
+                    and other not in seen
+                ):
+                    seen.append(other)
+                    if other.blocks is None:
+                        other.blocks = []
+                    other.blocks.append(claim)
+                    claim.blocked_by += 1
+            bucket.append(claim)
+        if not claim.blocked_by:
+            claim.granted = True
+            go()
+        return claim
+
+    def free(self, sector: int, size_bytes: int) -> bool:
+        """Whether an exclusive claim on the range would be granted at once."""
+        end = sector + (size_bytes >> 9)
+        for key in range(sector >> _BUCKET_SHIFT, ((end - 1) >> _BUCKET_SHIFT) + 1):
+            for other in self._buckets.get(key, ()):
+                if other.start < end and sector < other.end:
+                    return False
+        return True
+
+    def release(self, claim: RangeLock) -> None:
+        """Give a granted claim back, and let go on whoever waited for it alone."""
+        assert claim.granted
+        buckets = self._buckets
+        first, last = claim.start >> _BUCKET_SHIFT, (claim.end - 1) >> _BUCKET_SHIFT
+        for key in range(first, last + 1):
+            bucket = buckets[key]
+            if len(bucket) == 1:
+                assert bucket[0] is claim
+                del buckets[key]
+            else:
+                bucket.remove(claim)
+        if claim.blocks is None:
+            return
+        blocked, claim.blocks = claim.blocks, None
+        for waiter in blocked:
+            waiter.blocked_by -= 1
+            if not waiter.blocked_by:
+                waiter.granted = True
+                waiter.go()
+
+    def __len__(self) -> int:
+        return len({id(claim) for bucket in self._buckets.values() for claim in bucket})

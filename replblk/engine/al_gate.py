@@ -1,0 +1,115 @@
+"""The activity log as a gate before writes: cold extents wait for the transaction being gathered.
+
+Order, kept by completions: bitmap pages of evicted extents durable, then the log block durable,
+then the writes that wanted the new extents. Source: DRBD's metadata ordering rules.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from replblk.model.units import AL_EXTENT_BITS
+
+if TYPE_CHECKING:
+    from replblk.engine.volume import Volume
+    from replblk.meta.activity_log import ActivityLog, Change
+
+Go = Callable[[bool], None]
+
+
+class AlGate:
+    """One volume's activity log. ``go(True)``: write now; ``go(False)``: the disk is gone."""
+
+    def __init__(self, volume: Volume, log: ActivityLog) -> None:
+        self._volume = volume
+        self._log = log
+        self._waiting: deque[tuple[range, Go]] = deque()
+        self._writing: Change | None = None
+        self._closed = False
+
+    @property
+    def log(self) -> ActivityLog:
+        """The log behind the gate."""
+        return self._log
+
+    def enter(self, extents: range, go: Go) -> None:
+        """Take a reference on each extent, now if all are hot, else after a transaction."""
+        if self._closed:
+            go(False)
+        elif not self._waiting and self._take(extents):
+            go(True)
+        else:
+            self._waiting.append((extents, go))
+
+    def leave(self, extents: range) -> None:
+        """Give the references back: the write is finished here and at the peer, or marked."""
+        for extent in extents:
+            self._log.put(extent)
+
+    def pump(self) -> bool:
+        """Start a transaction for what waits, if none is being written; True if one was started."""
+        if self._writing is not None or not self._waiting or self._closed:
+            return False
+        if self._admit():
+            return True
+        wanted: dict[int, None] = {}
+        for extents, _ in self._waiting:
+            wanted.update((extent, None) for extent in extents)
+        change = self._log.prepare(list(wanted))
+        if change is None:
+            return False
+        self._writing = change
+        meta, bitmap = self._volume.meta, self._volume.bitmap
+        assert meta is not None and bitmap is not None
+        pages: set[int] = set()
+        for extent in change.evicted:
+            first = extent * AL_EXTENT_BITS
+            end = min(first + AL_EXTENT_BITS, len(bitmap))
+            if first < end:
+                pages.update(bitmap.pages_of(first, end))
+        meta.write_bitmap(self._write_log, only=pages)
+        return True
+
+    def close(self) -> None:
+        """The disk is going away: everybody who waits is told so."""
+        self._closed = True
+        waiting, self._waiting = self._waiting, deque()
+        for _, go in waiting:
+            go(False)
+
+    def _write_log(self, ok: bool) -> None:
+        change, meta = self._writing, self._volume.meta
+        assert change is not None and meta is not None
+        if ok and not self._closed:
+            self._volume.al_writes += 1
+            meta.write_al(change.transaction, self._committed)
+
+    def _committed(self, ok: bool) -> None:
+        change = self._writing
+        assert change is not None
+        if not ok or self._closed:
+            return
+        self._writing = None
+        self._log.commit(change)
+        self._admit()
+
+    def _admit(self) -> bool:
+        """Let those in front go whose extents are all hot now; True if anybody went."""
+        went = False
+        while self._waiting and self._take(self._waiting[0][0]):
+            _, go = self._waiting.popleft()
+            went = True
+            go(True)
+        return went
+
+    def _take(self, extents: range) -> bool:
+        taken: list[int] = []
+        for extent in extents:
+            if not self._log.get(extent):
+                for earlier in taken:
+                    self._log.put(earlier)
+                return False
+            taken.append(extent)
+        return True

@@ -1,0 +1,154 @@
+"""The life of the connection: StandAlone, connecting, established, broken, back again.
+
+StandAlone ─ start ─► Unconnected ─► WFConnection ─ sockets, features ─► WFReportParams
+broken: BrokenPipe | NetworkFailure | ProtocolError | Timeout | TearDown ─► writes settled, old
+disk I/O of the peer drained ─► Unconnected ─► WFConnection, by itself
+StandAlone again: on disconnect, and when the nodes can't agree; then only a command helps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from replblk.engine.context import SECOND_NS
+from replblk.engine.link_setup import Candidate, LinkSetup
+from replblk.model.notices import Level
+from replblk.model.vocabulary import ConnState
+
+if TYPE_CHECKING:
+    from replblk.engine.context import Context
+
+
+class Connection:
+    """begin(data, meta): the features exchange takes over; settle(): paths drop what they had."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        begin: Callable[[Candidate, Candidate], None],
+        settle: Callable[[], None],
+    ) -> None:
+        self._ctx = ctx
+        self._begin = begin
+        self._settle = settle
+        self.setup = LinkSetup(ctx, self._established)
+        self._after_drain: Callable[[], None] | None = None
+        self.last_failure = ""
+        """Why the connection ended last, for people."""
+
+    # -- up -----------------------------------------------------------------------------------
+
+    def start(self, why: str) -> None:
+        """Leave StandAlone and look for the peer."""
+        assert self._ctx.states.connection is ConnState.STANDALONE
+        self._ctx.states.set_connection(ConnState.UNCONNECTED, why)
+        self._wait_for_peer()
+
+    def _wait_for_peer(self) -> None:
+        self._ctx.states.set_connection(ConnState.WF_CONNECTION, "")
+        self.setup.start()
+
+    def _established(self, data: Candidate, meta: Candidate) -> None:
+        self._begin(data, meta)
+
+    def retry(self, why: str, delay_ns: int = SECOND_NS) -> None:
+        """Nothing was agreed yet: close the sockets and try again a little later."""
+        self._ctx.tell(Level.WARNING, why)
+        self.last_failure = why
+        self._ctx.peer.drop()
+        self._ctx.timers.set("reconnect", delay_ns, self._again)
+
+    def _again(self) -> None:
+        if self._ctx.states.connection is ConnState.WF_CONNECTION and not self._ctx.peer.up:
+            self.setup.start()
+
+    # -- down ---------------------------------------------------------------------------------
+
+    def broken(self, state: ConnState, why: str) -> None:
+        """The connection failed: settle, then look for the peer again."""
+        connection = self._ctx.states.connection
+        if connection is ConnState.WF_CONNECTION:
+            if self._ctx.peer.up:
+                self.retry(why)
+            return
+        if connection is not ConnState.WF_REPORT_PARAMS:
+            return
+        self.last_failure = why
+        self._end(state, why)
+        self._when_drained(self._reconnect)
+
+    def tear_down(self, why: str) -> None:
+        """The peer asked for a graceful disconnect and was answered."""
+        self.broken(ConnState.TEAR_DOWN, why)
+
+    def stand_alone(self, why: str) -> None:
+        """Give the connection up until an administrator says ``connect``."""
+        if self._ctx.states.connection in (ConnState.STANDALONE, ConnState.DISCONNECTING):
+            return
+        self.last_failure = why
+        self.setup.stop()
+        self._ctx.timers.cancel("reconnect")
+        self._end(ConnState.DISCONNECTING, why)
+        self._when_drained(lambda: self._ctx.states.set_connection(ConnState.STANDALONE, why))
+
+    def _end(self, state: ConnState, why: str) -> None:
+        self._ctx.peer.drop()
+        for volume in self._ctx.volumes.values():
+            volume.handshaking = False
+            volume.consider_resync = False
+        self._ctx.states.set_connection(state, why)
+        self._settle()
+        for volume in self._ctx.volumes.values():
+            if volume.meta is not None and volume.has_disk:
+                volume.meta.write_bitmap()
+
+    def _reconnect(self) -> None:
+        self._ctx.states.set_connection(ConnState.UNCONNECTED, "")
+        self._wait_for_peer()
+
+    # -- draining -----------------------------------------------------------------------------
+
+    def _when_drained(self, then: Callable[[], None]) -> None:
+        """Nothing that the old connection asked of our disks may still be running in the new one."""
+        self._after_drain = then
+        self.check_drained()
+
+    def check_drained(self) -> None:
+        """Asked at the end of every step."""
+        if self._after_drain is not None and not any(
+            volume.unacked for volume in self._ctx.volumes.values()
+        ):
+            then, self._after_drain = self._after_drain, None
+            then()
+
+    # -- events of links ----------------------------------------------------------------------
+
+    def on_link_connected(self, link: int) -> None:
+        """An outgoing connection was made."""
+        if not self.setup.on_connected(link):
+            self._ctx.ports.links.close(link)
+
+    def on_link_accepted(self, link: int) -> None:
+        """An incoming connection was made."""
+        self.setup.on_accepted(link)
+
+    def on_link_bytes(self, link: int, data: bytes) -> None:
+        """Bytes came in: for the established pair, or for a connection being set up."""
+        if not self._ctx.peer.received(link, data):
+            self.setup.on_bytes(link, data)
+
+    def on_link_lost(self, link: int, why: str) -> None:
+        """A connection ended without our doing."""
+        peer = self._ctx.peer
+        if link == peer.data:
+            self.broken(ConnState.BROKEN_PIPE, f"data socket: {why}")
+        elif link == peer.meta:
+            self.broken(ConnState.NETWORK_FAILURE, f"meta socket: {why}")
+        else:
+            self.setup.on_lost(link, why)
+
+    def on_listen_failed(self, why: str) -> None:
+        """Our address can't be had: without it the peer can't reach us, so say so and give up."""
+        self._ctx.tell(Level.ERROR, f"can't listen: {why}")
+        self.stand_alone(f"can't listen: {why}")

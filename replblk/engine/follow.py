@@ -1,0 +1,146 @@
+"""Carries out what follows a committed state change, in the order ``rules.consequences`` gives.
+
+This is the second table of a node: which state leads to which work. Journeys that begin with a state
+(resync, detach) are started here through callables; handlers are not called yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from replblk.engine.handshake import send_sizes, send_state, send_uuids
+from replblk.model.notices import Level
+from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.rules.consequences import Follow, after_change, rotated, rotation_after
+from replblk.rules.generations import Rotation
+from replblk.wire.packets import UUID_FLAG_CRASHED_PRIMARY
+
+if TYPE_CHECKING:
+    from replblk.engine.context import Context
+    from replblk.engine.volume import Volume
+    from replblk.model.state import State
+
+_TARGET = (ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T)
+_ELSEWHERE = frozenset(
+    {
+        Follow.SEND_SYNC_UUID,  # resync_bitmap.start_source sends it once it is durable
+        Follow.SEND_BITMAP,  # resync_bitmap.begin
+        Follow.START_RESYNC_SOURCE,  # with SET_ALL_BITS
+        Follow.AWAIT_SYNC_UUID,  # with SET_ALL_BITS
+        Follow.CLOSE_DISK,  # attach.detach closes it and then says Diskless
+    }
+)
+NOT_CALLED_YET = frozenset(
+    {
+        Follow.CALL_PRI_ON_INCON_DEGR,
+        Follow.CALL_LOCAL_IO_ERROR,
+        Follow.CALL_AFTER_RESYNC_TARGET,
+        Follow.CALL_UNFENCE_PEER,
+        Follow.CALL_FENCE_PEER,
+        Follow.CHECK_RESYNC_AFTER,
+        Follow.THAW_FENCING,
+        Follow.PEER_FENCED,
+    }
+)
+"""Handlers, fencing and resync-after: the configuration is refused or warned about at ``up``."""
+
+
+class FollowUps:
+    """detach(volume): let a Failed disk go. start_source(volume): resync as source, bits are set."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        *,
+        detach: Callable[[Volume], None],
+        start_source: Callable[[Volume], None],
+    ) -> None:
+        self._ctx = ctx
+        self._detach = detach
+        self._start_source = start_source
+
+    def after(self, volume: Volume, old: State, new: State) -> None:
+        """Do all that follows."""
+        for follow in after_change(old, new, apv=self._ctx.peer.apv or 101):
+            self._do(follow, volume, old, new)
+
+    def _do(self, follow: Follow, volume: Volume, old: State, new: State) -> None:
+        ctx, meta = self._ctx, volume.meta
+        if follow in _ELSEWHERE or follow in NOT_CALLED_YET:
+            return
+        if follow is Follow.CLEAR_CRASHED_PRIMARY:
+            volume.crashed_primary = False
+            self._clear_peers_crash_mark(volume)
+        elif follow in (Follow.THAW_BY_PEER, Follow.THAW_BY_DISK):
+            ctx.states.force(volume, "data is accessible again", susp_nod=False)
+        elif follow is Follow.NEW_CURRENT_UUID:
+            self._rotate(volume, old, new)
+        elif follow is Follow.WRITE_BITMAP:
+            if meta is not None:
+                meta.write_bitmap()
+        elif follow is Follow.SEND_SIZES:
+            send_sizes(ctx, volume)
+        elif follow is Follow.SEND_UUIDS:
+            send_uuids(ctx, volume)
+        elif follow is Follow.SEND_STATE:
+            finished = old.conn in _TARGET and new.disk >= DiskState.INCONSISTENT
+            if not (finished and new.conn is ConnState.CONNECTED):
+                # A target that finished says so itself, once UpToDate is durable.
+                send_state(ctx, volume)
+        elif follow is Follow.SET_ALL_BITS:
+            self._set_all_bits(volume)
+        elif follow is Follow.DROP_RESYNC:
+            self._detach(volume)
+        elif follow is Follow.WRITE_SUPERBLOCK:
+            if meta is not None and volume.al_gate is not None:
+                meta.sync()
+        else:
+            raise AssertionError(f"{follow} follows a change of the connection, not of a volume")
+
+    def _clear_peers_crash_mark(self, volume: Volume) -> None:
+        theirs = volume.peer_uuids
+        if theirs is not None:
+            flags = theirs.flags & ~UUID_FLAG_CRASHED_PRIMARY
+            volume.peer_uuids = type(theirs)(
+                theirs.current,
+                theirs.bitmap,
+                theirs.history0,
+                theirs.history1,
+                theirs.dirty_bits,
+                flags,
+            )
+
+    def _rotate(self, volume: Volume, old: State, new: State) -> None:
+        """The peer misses what is written from now on: a new generation, durable before any reply."""
+        rotation = rotation_after(old, new, volume.uuids)
+        if rotation is Rotation.KEEP or volume.meta is None:
+            return
+        primary = new.role is Role.PRIMARY
+        fresh = self._ctx.random_u64()
+        volume.uuids = rotated(volume.uuids, rotation, fresh, primary=primary)
+        volume.exposed_uuid = volume.uuids.current
+        self._ctx.tell(Level.INFO, f"new current UUID {volume.uuids}", volume.number)
+        volume.hold_replies()
+
+        def durable(ok: bool) -> None:
+            volume.release_replies(ok)
+            if ok and volume.state.conn >= ConnState.CONNECTED:
+                send_uuids(self._ctx, volume)
+
+        volume.meta.sync(durable)
+
+    def _set_all_bits(self, volume: Volume) -> None:
+        """Invalidate, by either side: everything is out of sync, then source or target begins."""
+        meta, session = volume.meta, self._ctx.peer.data
+        assert meta is not None
+
+        def done(ok: bool) -> None:
+            if not ok or session != self._ctx.peer.data:
+                return
+            if volume.state.conn is ConnState.STARTING_SYNC_T:
+                self._ctx.states.force(volume, "bits set", conn=ConnState.WF_SYNC_UUID)
+            elif volume.state.conn is ConnState.STARTING_SYNC_S:
+                self._start_source(volume)
+
+        meta.set_all(done)

@@ -1,0 +1,234 @@
+"""Every metadata write of a volume, in the right order: superblock, activity-log blocks, bitmap pages.
+
+Superblock writes are serialised; each carries the volume as it is when the write begins, and whoever
+asked before that moment is told when it is durable. Bitmap writes are serialised too, so that no
+page is in flight twice. Any metadata error gives the disk up, whatever on-io-error says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from replblk.meta.superblock import MdFlag, Superblock, flags_of
+from replblk.model.vocabulary import DiskState
+
+if TYPE_CHECKING:
+    from replblk.engine.context import Context
+    from replblk.engine.ports import Buffer
+    from replblk.engine.volume import Volume
+    from replblk.meta.al_transaction import Transaction
+
+Told = Callable[[bool], None]
+"""Called once: True when what was asked is durable, False when the disk failed meanwhile."""
+
+PAGE_BYTES = 4096
+RUN_BYTES_MAX = 1 << 20
+
+
+class MetaStore:
+    """Metadata of one attached disk. All methods answer later, through *told*."""
+
+    def __init__(
+        self, ctx: Context, volume: Volume, superblock: Superblock, failed: Callable[[str], None]
+    ) -> None:
+        self._ctx = ctx
+        self._volume = volume
+        self._base = superblock
+        self._failed = failed
+        self._durable: bytes = b""
+        self._writing = False
+        self._wishes: list[Told] = []
+        self._bitmap_queue: deque[tuple[set[int] | None, Told]] = deque()
+        self._bitmap_writing = False
+        self.full_sync = False
+        """The on-disk bitmap is not to be believed: all of it counts as set (MdFlag.FULL_SYNC)."""
+        self.dead = False
+
+    # -- superblock ---------------------------------------------------------------------------
+
+    def superblock(self) -> Superblock:
+        """The superblock as it should be on disk now."""
+        volume = self._volume
+        old = MdFlag(self._base.flags)
+        if volume.state.disk >= DiskState.INCONSISTENT:
+            flags = flags_of(volume.state, volume.crashed_primary, old)
+        else:
+            flags = old & ~MdFlag.AL_CLEAN
+        flags = flags | MdFlag.FULL_SYNC if self.full_sync else flags & ~MdFlag.FULL_SYNC
+        return replace(
+            self._base,
+            la_size_sect=volume.capacity_sectors,
+            uuids=volume.uuids,
+            flags=flags,
+            la_peer_max_bio_size=volume.peer_max_bio_bytes or self._base.la_peer_max_bio_size,
+        )
+
+    def sync(self, told: Told | None = None) -> None:
+        """Write the superblock unless the disk already holds just that; then tell."""
+        if self.dead:
+            if told is not None:
+                self._ctx.defer(lambda: told(False))
+            return
+        if told is not None:
+            self._wishes.append(told)
+        if not self._writing:
+            self._write_superblock()
+
+    def _write_superblock(self) -> None:
+        wanted = self.superblock()
+        block = wanted.encode()
+        wishes, self._wishes = self._wishes, []
+        if block == self._durable:
+            for told in wishes:
+                self._ctx.defer(lambda told=told: told(True))  # type: ignore[misc]
+            return
+        self._writing = True
+        self._base = wanted
+        layout = self._volume.layout
+        assert layout is not None
+
+        def done(errno: int, _: Buffer | None) -> None:
+            self._writing = False
+            if errno:
+                self._die(f"writing the superblock failed (errno {errno})")
+            else:
+                self._durable = block
+            for told in wishes:
+                told(not self.dead)
+            if self.dead:
+                self._refuse_waiting()
+            elif self._wishes or self.superblock().encode() != self._durable:
+                self._write_superblock()
+
+        self._ctx.io.write(self._volume, layout.md_offset_bytes, block, done)
+
+    # -- activity log -------------------------------------------------------------------------
+
+    def write_al(self, transaction: Transaction, told: Told) -> None:
+        """Write one activity-log block to its place in the ring."""
+        layout = self._volume.layout
+        assert layout is not None
+
+        def done(errno: int, _: Buffer | None) -> None:
+            if errno:
+                self._die(f"writing the activity log failed (errno {errno})")
+            told(not self.dead)
+
+        if self.dead:
+            self._ctx.defer(lambda: told(False))
+            return
+        offset = layout.al_block_offset(transaction.number)
+        self._ctx.io.write(self._volume, offset, transaction.encode(), done)
+
+    # -- bitmap -------------------------------------------------------------------------------
+
+    def write_bitmap(self, told: Told | None = None, only: Iterable[int] | None = None) -> None:
+        """Make the changed bitmap pages durable, or those of *only* that changed; then tell."""
+        self._bitmap_queue.append(
+            (None if only is None else set(only), told if told is not None else _nobody)
+        )
+        if not self._bitmap_writing:
+            self._write_pages()
+
+    def _write_pages(self) -> None:
+        while self._bitmap_queue and not self._bitmap_writing:
+            only, told = self._bitmap_queue.popleft()
+            bitmap, layout = self._volume.bitmap, self._volume.layout
+            if self.dead or bitmap is None or layout is None:
+                self._ctx.defer(lambda told=told: told(False))  # type: ignore[misc]
+                continue
+            pages = bitmap.dirty_pages()
+            if only is not None:
+                pages = [page for page in pages if page in only]
+            if not pages:
+                self._ctx.defer(lambda told=told: told(not self.dead))  # type: ignore[misc]
+                continue
+            self._bitmap_writing = True
+            left = 0
+            runs = list(_runs(pages))
+
+            def done(first: int, count: int, errno: int, told: Told = told) -> None:
+                nonlocal left
+                left -= 1
+                if errno:
+                    self._die(f"writing the bitmap failed (errno {errno})")
+                else:
+                    for page in range(first, first + count):
+                        bitmap.page_written(page)
+                if left == 0:
+                    self._bitmap_writing = False
+                    told(not self.dead)
+                    self._write_pages()
+
+            left = len(runs)
+            for first, count in runs:
+                data = b"".join(bitmap.page(page) for page in range(first, first + count))
+                self._volume.bm_writes += count
+                self._ctx.io.write(
+                    self._volume,
+                    layout.bm_offset_bytes + first * PAGE_BYTES,
+                    data,
+                    lambda errno, _, first=first, count=count: done(first, count, errno),  # type: ignore[misc]
+                )
+
+    def set_all(self, told: Told) -> None:
+        """All blocks are out of sync: durably, by way of the full-sync flag; tell when it is so.
+
+        The flag goes first, so that a crash half-way still means "everything".
+        """
+        bitmap = self._volume.bitmap
+        assert bitmap is not None
+        self.full_sync = True
+        bitmap.set_all()
+
+        def flagged(ok: bool) -> None:
+            if ok:
+                self.write_bitmap(written)
+            else:
+                told(False)
+
+        def written(ok: bool) -> None:
+            if ok:
+                self.full_sync = False
+                self.sync(told)
+            else:
+                told(False)
+
+        self.sync(flagged)
+
+    # -- failure ------------------------------------------------------------------------------
+
+    def _die(self, why: str) -> None:
+        if not self.dead:
+            self.dead = True
+            self._failed(why)
+
+    def stop(self) -> None:
+        """Nothing more is written: the disk is being given up."""
+        self.dead = True
+        if not self._writing:
+            self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        wishes, self._wishes = self._wishes, []
+        for told in wishes:
+            told(False)
+
+
+def _nobody(ok: bool) -> None:
+    """Nobody asked to be told; a failure gives the disk up by itself."""
+
+
+def _runs(pages: list[int]) -> Iterable[tuple[int, int]]:
+    """Sorted page numbers as (first, count) runs of at most RUN_BYTES_MAX."""
+    first, count = pages[0], 1
+    for page in pages[1:]:
+        if page == first + count and count < RUN_BYTES_MAX // PAGE_BYTES:
+            count += 1
+        else:
+            yield first, count
+            first, count = page, 1
+    yield first, count

@@ -1,0 +1,346 @@
+"""The only door of a node: events in, routed by tables to the paths; a router, never a worker.
+
+Reading order for a newcomer: this file, ``write_origin``, ``write_peer``, then ``connection``,
+``handshake``, ``peer_state``, and the three ``resync_*``. Events are queued; ``step`` drains the
+queue, so that writes gather into one activity-log transaction and one flush. Paths start each other
+only through states (``follow``) and the callables wired here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from replblk.engine.attach import Attach
+from replblk.engine.commands import Commands
+from replblk.engine.connection import Connection
+from replblk.engine.context import Context
+from replblk.engine.disk_failure import DiskFailure
+from replblk.engine.disk_io import DiskIo
+from replblk.engine.follow import FollowUps
+from replblk.engine.handshake import Handshake
+from replblk.engine.peer_link import PeerLink
+from replblk.engine.peer_state import PeerState
+from replblk.engine.ports import Buffer, ClientRequest, Command, Ports
+from replblk.engine.read import ReadPath
+from replblk.engine.resync_bitmap import ResyncBitmap
+from replblk.engine.resync_source import ResyncSource
+from replblk.engine.resync_target import ResyncTarget
+from replblk.engine.state_change import StateRequests
+from replblk.engine.states import States
+from replblk.engine.status import status_of
+from replblk.engine.volume import Volume
+from replblk.engine.write_origin import WriteOrigin
+from replblk.engine.write_peer import WritePeer
+from replblk.model.config import Resource, Settings
+from replblk.model.errors import PeerError
+from replblk.model.notices import Level
+from replblk.model.state import State
+from replblk.model.status import NodeStatus
+from replblk.model.vocabulary import ConnState, DiskState
+from replblk.wire.framing import Packet
+from replblk.wire.hot import parse_block_ack, parse_data
+from replblk.wire.packets import ID_SYNCER, Cmd, decode
+
+_TOLERATED_UNKNOWN = frozenset(
+    {Cmd.P_SYNC_PARAM, Cmd.P_SYNC_PARAM89, Cmd.P_SIZES, Cmd.P_UUIDS, Cmd.P_STATE}
+)
+"""Packets for a volume we do not have are skipped if they only describe it."""
+
+Route = Callable[[Volume, Packet], None]
+
+
+class Node:
+    """One resource on one node. Every ``on_`` method queues; nothing happens before ``step``."""
+
+    def __init__(self, resource: Resource, settings: Settings, ports: Ports) -> None:
+        ctx = self._ctx = Context(resource, settings, ports)
+        self._events: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        for config in resource.local.volumes:
+            ctx.volumes[config.number] = Volume(config)
+        failure = DiskFailure(ctx)
+        ctx.io = DiskIo(ctx)
+        ctx.states = States(ctx, self._after)
+        ctx.peer = PeerLink(ctx, self._on_packet, self._on_broken)
+        self._writes = WriteOrigin(ctx, failure)
+        self._peer_writes = WritePeer(ctx, failure)
+        self._reads = ReadPath(ctx, failure)
+        self._target = ResyncTarget(ctx, failure)
+        self._source = ResyncSource(ctx, failure)
+        self._exchange = ResyncBitmap(ctx, self._target_ready)
+        self._attach = Attach(ctx, failure)
+        self._connection = Connection(ctx, self._begin_handshake, self._settle)
+        self._handshake = Handshake(ctx, self._connection.retry, self._connection.stand_alone)
+        self._requests = StateRequests(ctx, self._connection.tear_down)
+        self._peer_state = PeerState(
+            ctx,
+            stand_alone=self._connection.stand_alone,
+            begin_exchange=lambda volume, full: self._exchange.begin(volume, all_bits=full),
+            target_done=self._source.target_reports_done,
+        )
+        self._follow = FollowUps(
+            ctx,
+            detach=self._detach,
+            start_source=self._exchange.start_source,
+        )
+        self._commands = Commands(
+            ctx,
+            attach=self._attach,
+            connection=self._connection,
+            requests=self._requests,
+            writes=self._writes,
+        )
+        self._routes = self._table()
+        self._clients: dict[str, Callable[[Volume, ClientRequest], None]] = {
+            "read": self._reads.on_read,
+            "write": self._writes.on_write,
+            "zero": self._writes.on_write,
+            "trim": self._writes.on_write,
+            "flush": self._writes.on_flush,
+        }
+
+    # -- the protocol on one page -------------------------------------------------------------
+
+    def _table(self) -> dict[Cmd, Route]:
+        peer, states, requests = self._ctx.peer, self._peer_state, self._requests
+        writes, peer_writes, reads = self._writes, self._peer_writes, self._reads
+        source, target, exchange = self._source, self._target, self._exchange
+
+        def message(handler: Callable[[Volume, Any], None]) -> Route:
+            return lambda volume, packet: handler(volume, self._decode(packet))
+
+        def connection_wide(handler: Callable[[Any], None]) -> Route:
+            return lambda _, packet: handler(self._decode(packet))
+
+        def ignored(volume: Volume, packet: Packet) -> None:
+            """Read and forgotten."""
+
+        return {
+            # parameters and state
+            Cmd.P_PROTOCOL: connection_wide(self._handshake.on_protocol),
+            Cmd.P_SYNC_PARAM: message(self._handshake.on_sync_param),
+            Cmd.P_SYNC_PARAM89: message(self._handshake.on_sync_param),
+            Cmd.P_SIZES: message(states.on_sizes),
+            Cmd.P_UUIDS: message(states.on_uuids),
+            Cmd.P_STATE: message(states.on_state),
+            Cmd.P_STATE_CHG_REQ: message(requests.on_request),
+            Cmd.P_STATE_CHG_REPLY: message(requests.on_reply),
+            Cmd.P_CONN_ST_CHG_REQ: connection_wide(requests.on_conn_request),
+            Cmd.P_CONN_ST_CHG_REPLY: connection_wide(requests.on_conn_reply),
+            # writes
+            Cmd.P_DATA: lambda v, p: peer_writes.on_data(v, p.payload),
+            Cmd.P_TRIM: lambda v, p: peer_writes.on_zeroes(v, p.payload),
+            Cmd.P_ZEROES: lambda v, p: peer_writes.on_zeroes(v, p.payload),
+            Cmd.P_BARRIER: connection_wide(peer_writes.on_barrier),
+            Cmd.P_OUT_OF_SYNC: message(peer_writes.on_out_of_sync),
+            Cmd.P_RECV_ACK: self._on_write_ack,
+            Cmd.P_WRITE_ACK: self._on_write_ack,
+            Cmd.P_RS_WRITE_ACK: self._on_write_ack,
+            Cmd.P_NEG_ACK: self._on_write_ack,
+            Cmd.P_BARRIER_ACK: connection_wide(writes.on_barrier_ack),
+            # reads
+            Cmd.P_DATA_REQUEST: message(reads.on_data_request),
+            Cmd.P_DATA_REPLY: lambda v, p: reads.on_data_reply(
+                v, parse_data(p.payload), memoryview(p.payload)[24:]
+            ),
+            Cmd.P_NEG_DREPLY: lambda v, p: reads.on_neg_dreply(v, self._block_ack(v, p)),
+            # resync
+            Cmd.P_BITMAP: lambda v, p: exchange.on_bitmap(v, p.cmd, p.payload),
+            Cmd.P_COMPRESSED_BITMAP: lambda v, p: exchange.on_bitmap(v, p.cmd, p.payload),
+            Cmd.P_SYNC_UUID: message(exchange.on_sync_uuid),
+            Cmd.P_RS_DATA_REQUEST: lambda v, p: source.on_request(v, self._decode(p), thin=False),
+            Cmd.P_RS_THIN_REQ: lambda v, p: source.on_request(v, self._decode(p), thin=True),
+            Cmd.P_RS_DATA_REPLY: lambda v, p: target.on_data(
+                v, parse_data(p.payload)[0], memoryview(p.payload)[24:]
+            ),
+            Cmd.P_RS_DEALLOCATED: message(target.on_deallocated),
+            Cmd.P_NEG_RS_DREPLY: lambda v, p: target.on_negative(v, p.cmd, self._block_ack(v, p)),
+            Cmd.P_RS_CANCEL: lambda v, p: target.on_negative(v, p.cmd, self._block_ack(v, p)),
+            # liveness and hints
+            Cmd.P_PING: lambda v, p: peer.on_ping(),
+            Cmd.P_PING_ACK: lambda v, p: peer.on_ping_ack(),
+            Cmd.P_UNPLUG_REMOTE: ignored,
+            Cmd.P_DELAY_PROBE: ignored,
+        }
+
+    def _on_packet(self, packet: Packet) -> None:
+        if self._handshake.active:
+            self._handshake.on_packet(packet)
+            return
+        cmd = packet.cmd
+        route = self._routes.get(cmd)
+        if route is None:
+            raise PeerError(f"{cmd.name} is not supported by this node or not expected now")
+        if not self._handshake.protocol_received and cmd not in (
+            *(Cmd.P_PROTOCOL, Cmd.P_PING, Cmd.P_PING_ACK),
+        ):
+            raise PeerError(f"{cmd.name} before P_PROTOCOL")
+        self._exchange.expects_only_bitmap(cmd, packet.volume)
+        volume = self._ctx.volumes.get(packet.volume)
+        if volume is None:
+            if cmd not in _TOLERATED_UNKNOWN:
+                raise PeerError(f"{cmd.name} for volume {packet.volume}, which is not configured")
+            self._ctx.tell(
+                Level.WARNING,
+                f"{cmd.name} packet received for volume {packet.volume}, "
+                "which is not configured locally",
+            )
+            return
+        route(volume, packet)
+
+    def _decode(self, packet: Packet) -> Any:
+        peer = self._ctx.peer
+        return decode(packet.cmd, packet.payload, features=peer.features, apv=peer.apv)
+
+    @staticmethod
+    def _block_ack(volume: Volume, packet: Packet) -> tuple[int, bytes, int, int]:
+        ack = parse_block_ack(packet.payload)
+        volume.saw_seq(ack[3])
+        return ack
+
+    def _on_write_ack(self, volume: Volume, packet: Packet) -> None:
+        ack = self._block_ack(volume, packet)
+        if ack[1] == ID_SYNCER:
+            self._source.on_ack(packet.cmd, volume, ack)
+        else:
+            self._writes.on_block_ack(packet.cmd, volume, ack)
+
+    # -- states -------------------------------------------------------------------------------
+
+    def _after(self, volume: Volume, old: State, new: State) -> None:
+        """A volume's state was committed: what follows, then the paths that live by states."""
+        if old.disk < DiskState.CONSISTENT <= new.disk:
+            volume.exposed_uuid = volume.uuids.current
+        self._exchange.on_state(volume, old, new)
+        self._source.on_state(volume, old, new)
+        self._target.on_state(volume, old, new)
+        self._follow.after(volume, old, new)
+        if not volume.primary:
+            volume.serving = False
+        volume.release_held()
+        self._peer_writes.release_waiting()
+
+    def _target_ready(self, volume: Volume) -> None:
+        """SyncTarget is durable: held-back writes of the peer go on, the resync begins."""
+        self._peer_writes.release_waiting()
+        self._target.ready(volume)
+
+    def _detach(self, volume: Volume) -> None:
+        self._attach.detach(volume, lambda: None)
+
+    # -- connection ---------------------------------------------------------------------------
+
+    def _begin_handshake(self, data: Any, meta: Any) -> None:
+        self._handshake.begin(data, meta)
+
+    def _on_broken(self, state: ConnState, why: str) -> None:
+        self._handshake.ended()
+        self._connection.broken(state, why)
+
+    def _settle(self) -> None:
+        """The connection is gone: every path lets go of what it had on it."""
+        self._handshake.ended()
+        self._peer_writes.connection_lost()
+        self._source.connection_lost()
+        self._writes.connection_lost()
+        self._reads.connection_lost()
+        self._requests.connection_lost()
+
+    # -- events -------------------------------------------------------------------------------
+
+    def on_link_connected(self, link: int) -> None:
+        """An outgoing connection was made."""
+        self._events.append((self._connection.on_link_connected, (link,)))
+
+    def on_link_accepted(self, link: int) -> None:
+        """An incoming connection was made."""
+        self._events.append((self._connection.on_link_accepted, (link,)))
+
+    def on_link_bytes(self, link: int, data: bytes) -> None:
+        """Bytes of a connection, in order."""
+        self._events.append((self._connection.on_link_bytes, (link, data)))
+
+    def on_link_lost(self, link: int, why: str) -> None:
+        """A connection ended, or could not be made."""
+        self._events.append((self._connection.on_link_lost, (link, why)))
+
+    def on_listen_failed(self, why: str) -> None:
+        """Our address can't be listened on."""
+        self._events.append((self._connection.on_listen_failed, (why,)))
+
+    def on_disk_done(self, op: int, errno: int, data: Buffer | None) -> None:
+        """A disk operation ended; errno 0: well."""
+        self._events.append((self._ctx.io.done, (op, errno, data)))
+
+    def on_wake(self) -> None:
+        """The time asked for has come."""
+        self._ctx.timers.woken()
+
+    def on_client_request(self, request: ClientRequest) -> None:
+        """A client wants to read, write, zero, trim or flush."""
+        self._events.append((self._client_request, (request,)))
+
+    def on_command(self, command: Command) -> None:
+        """The administrator wants something."""
+        self._events.append((self._commands.on_command, (command,)))
+
+    def _client_request(self, request: ClientRequest) -> None:
+        volume = self._ctx.volumes[request.volume]
+        self._clients[request.kind](volume, request)
+
+    def step(self) -> None:
+        """Drain the queue; then everything that was gathered: log transactions, barriers, waits."""
+        ctx = self._ctx
+        while True:
+            ctx.timers.run_due()
+            while self._events:
+                handler, arguments = self._events.popleft()
+                handler(*arguments)
+                ctx.run_deferred()
+            ctx.run_deferred()
+            for volume in ctx.volumes.values():
+                if volume.al_gate is not None:
+                    volume.al_gate.pump()
+            ctx.run_deferred()
+            ctx.ask_watchers()
+            self._connection.check_drained()
+            if not ctx.run_deferred() and not self._events:
+                break
+        if ctx.peer.up:
+            self._writes.send_barriers()
+        ctx.timers.arm()
+
+    # -- questions ----------------------------------------------------------------------------
+
+    def open_device(self, volume: int, read_only: bool = False) -> str | None:
+        """A client opens the device: None if it may, else a sentence that says why not."""
+        it, name = self._ctx.volumes[volume], self._ctx.resource.name
+        if not it.primary or not it.serving:
+            return (
+                f"{name}/{volume} is {it.state.role} on {self._ctx.resource.local.names[0]}: "
+                f"only a Primary serves clients; use the other node, or 'replblk primary {name}'"
+            )
+        if not it.capacity_sectors:
+            return f"{name}/{volume} has no size yet: no disk is attached and no peer is connected"
+        it.open_count += 1
+        return None
+
+    def close_device(self, volume: int) -> None:
+        """A client that had opened the device is gone."""
+        it = self._ctx.volumes[volume]
+        it.open_count -= 1
+        assert it.open_count >= 0
+
+    def size_bytes(self, volume: int) -> int:
+        """Size of the device as clients see it."""
+        return self._ctx.volumes[volume].capacity_sectors * 512
+
+    def status(self) -> NodeStatus:
+        """A snapshot for people and machines."""
+        return status_of(self._ctx, self._writes, self._peer_writes, self._target)
+
+    @property
+    def volumes(self) -> dict[int, Volume]:
+        """The volumes as they are: for simulator and tests, which look but do not touch."""
+        return self._ctx.volumes

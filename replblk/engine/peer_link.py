@@ -1,0 +1,225 @@
+"""Packets, pings and timeouts of the one peer: two sockets once they are established.
+
+``send`` is how every path speaks; received packets leave through the callbacks that ``node`` wires
+to its routing table. Source: protocol, transport and liveness.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from replblk.engine.context import SECOND_NS, TENTH_NS
+from replblk.engine.ports import Buffer
+from replblk.model.errors import PeerError
+from replblk.model.notices import Level
+from replblk.model.vocabulary import ConnState
+from replblk.wire.framing import Deframer, Packet, frame_header
+from replblk.wire.packets import Cmd, encode
+
+if TYPE_CHECKING:
+    from replblk.engine.context import Context
+
+_BLOCK_ACKS = frozenset(
+    (
+        *(Cmd.P_RECV_ACK, Cmd.P_WRITE_ACK, Cmd.P_RS_WRITE_ACK, Cmd.P_SUPERSEDED, Cmd.P_NEG_ACK),
+        *(Cmd.P_NEG_DREPLY, Cmd.P_NEG_RS_DREPLY, Cmd.P_OV_RESULT, Cmd.P_RS_IS_IN_SYNC),
+        *(Cmd.P_RS_CANCEL, Cmd.P_RETRY_WRITE),
+    )
+)
+
+
+class PeerLink:
+    """The established pair of sockets, or none (``up`` is False)."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        packet: Callable[[Packet], None],
+        broken: Callable[[ConnState, str], None],
+    ) -> None:
+        self._ctx = ctx
+        self._packet = packet
+        self._broken = broken
+        self.data: int | None = None
+        self.meta: int | None = None
+        self.apv = 0
+        """Agreed protocol version; 0 while no connection is established."""
+        self.features = 0
+        self.resolves_conflicts = False
+        """Whether this node accepted the meta socket (RC)."""
+        self._deframers: dict[int, Deframer] = {}
+        self._listening_to: set[int] = set()
+        self._heard_ns = 0
+        self._pings_sent = 0
+        self._pings_answered = 0
+        self._ping_waiters: deque[tuple[int, Callable[[], None]]] = deque()
+        self._pump_running = False
+
+    @property
+    def up(self) -> bool:
+        """Whether both sockets are established."""
+        return self.data is not None
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def establish(
+        self,
+        data: tuple[int, Deframer],
+        meta: tuple[int, Deframer],
+        *,
+        resolves_conflicts: bool,
+    ) -> None:
+        """Take over two proven sockets; the features exchange begins on the data socket."""
+        self.data, self.meta = data[0], meta[0]
+        self._deframers = {data[0]: data[1], meta[0]: meta[1]}
+        self.resolves_conflicts = resolves_conflicts
+        self.apv, self.features = 80, 0
+        self._heard_ns = self._ctx.now_ns()
+        self._listening_to = {data[0]}
+
+    def agree(self, apv: int, features: int) -> None:
+        """Versions are agreed: other headers from now on, on both sockets."""
+        self.apv, self.features = apv, features
+        for deframer in self._deframers.values():
+            deframer.apv = apv
+
+    def open_meta(self) -> None:
+        """Parameters are sent: meta packets are handled and pings begin."""
+        assert self.meta is not None
+        self._listening_to.add(self.meta)
+        self._heard_ns = self._ctx.now_ns()
+        self._arm_ping()
+        self._ctx.defer(self.pump)
+
+    def drop(self) -> None:
+        """Close both sockets at once and forget the connection."""
+        for link in (self.data, self.meta):
+            if link is not None:
+                self._ctx.ports.links.close(link)
+        self.forget()
+
+    def forget(self) -> None:
+        """Both sockets are gone."""
+        self.data = self.meta = None
+        self._deframers = {}
+        self._listening_to = set()
+        self.apv = self.features = 0
+        self._pings_sent = self._pings_answered = 0
+        self._ping_waiters.clear()
+        self._ctx.timers.cancel("ping")
+
+    def give_up(self, state: ConnState, why: str) -> None:
+        """The connection is useless (a timeout, a protocol error): end it and begin anew."""
+        self._broken(state, why)
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def send(self, cmd: Cmd, message: Any = None, volume: int = 0) -> None:
+        """Send a control packet on the socket it belongs to; without a connection it is dropped."""
+        if not self.up:
+            return
+        payload = encode(cmd, message, features=self.features, apv=self.apv)
+        self.send_raw(cmd, volume, payload)
+
+    def send_raw(self, cmd: Cmd, volume: int, head: bytes, body: Buffer = b"") -> None:
+        """Send a packet whose payload is *head* + *body*, without copying a large body."""
+        if self.data is None or self.meta is None:
+            return
+        link = self.meta if cmd in _META_COMMANDS else self.data
+        links = self._ctx.ports.links
+        frame = frame_header(cmd, volume, len(head) + len(body), self.apv) + head
+        if not body:
+            links.send(link, frame)
+        elif len(body) <= 4096:
+            links.send(link, frame + body)
+        else:
+            links.send(link, frame)
+            links.send(link, body)
+
+    # -- receiving ----------------------------------------------------------------------------
+
+    def received(self, link: int, data: bytes) -> bool:
+        """Bytes of a link; False if the link is none of ours."""
+        deframer = self._deframers.get(link)
+        if deframer is None:
+            return False
+        self._heard_ns = self._ctx.now_ns()
+        deframer.feed(data)
+        self.pump()
+        return True
+
+    def pump(self) -> None:
+        """Handle every complete packet of the sockets we listen to, meta first."""
+        if self._pump_running:
+            self._ctx.defer(self.pump)
+            return
+        self._pump_running = True
+        try:
+            for link in (self.meta, self.data):
+                while link is not None and link in self._listening_to:
+                    try:
+                        packet = self._deframers[link].next()
+                        if packet is None:
+                            break
+                        self._packet(packet)
+                    except PeerError as error:
+                        on_meta = link == self.meta
+                        state = ConnState.NETWORK_FAILURE if on_meta else ConnState.PROTOCOL_ERROR
+                        self._broken(state, str(error))
+                        return
+        finally:
+            self._pump_running = False
+
+    # -- liveness -----------------------------------------------------------------------------
+
+    def ping(self, then: Callable[[], None] | None = None) -> None:
+        """Send P_PING; *then* runs when the answer is in: all the peer sent before has been seen."""
+        first = not self._ping_out
+        self._pings_sent += 1
+        if then is not None:
+            self._ping_waiters.append((self._pings_sent, then))
+        self.send(Cmd.P_PING)
+        if first:
+            self._arm_ping()
+
+    def on_ping(self) -> None:
+        """P_PING: answer at once."""
+        self.send(Cmd.P_PING_ACK)
+
+    def on_ping_ack(self) -> None:
+        """P_PING_ACK: the peer lives, and has handled what we sent on meta before the ping."""
+        self._pings_answered = min(self._pings_answered + 1, self._pings_sent)
+        self._arm_ping()
+        while self._ping_waiters and self._ping_waiters[0][0] <= self._pings_answered:
+            self._ping_waiters.popleft()[1]()
+
+    @property
+    def _ping_out(self) -> bool:
+        return self._pings_answered < self._pings_sent
+
+    def _arm_ping(self) -> None:
+        net = self._ctx.resource.net
+        delay = net.ping_timeout * TENTH_NS if self._ping_out else net.ping_int * SECOND_NS
+        self._ctx.timers.set("ping", delay, self._ping_due)
+
+    def _ping_due(self) -> None:
+        net = self._ctx.resource.net
+        quiet_ns = self._ctx.now_ns() - self._heard_ns
+        if self._ping_out:
+            if quiet_ns < net.ping_timeout * TENTH_NS:
+                self._arm_ping()  # traffic on either socket counts as life
+                return
+            self._ctx.tell(Level.WARNING, "PingAck did not arrive in time.")
+            self._broken(ConnState.NETWORK_FAILURE, "PingAck did not arrive in time")
+        elif quiet_ns < net.ping_int * SECOND_NS:
+            self._ctx.timers.set("ping", net.ping_int * SECOND_NS - quiet_ns, self._ping_due)
+        else:
+            self.ping()
+
+
+_META_COMMANDS = _BLOCK_ACKS | {
+    *(Cmd.P_PING, Cmd.P_PING_ACK, Cmd.P_BARRIER_ACK, Cmd.P_STATE_CHG_REPLY),
+    Cmd.P_CONN_ST_CHG_REPLY,
+}

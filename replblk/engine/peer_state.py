@@ -1,0 +1,326 @@
+"""What the peer tells of a volume: sizes, generation, state; and the sync handshake they lead to.
+
+Source: protocol, processing of P_SIZES, P_UUIDS and P_STATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from replblk.engine.handshake import send_sizes, send_state, send_uuids
+from replblk.engine.states import disk_of_report
+from replblk.model.errors import PeerError
+from replblk.model.generation import JUST_CREATED, UuidSet, same_generation
+from replblk.model.notices import Level
+from replblk.model.state import State
+from replblk.model.units import bits_of_capacity
+from replblk.model.vocabulary import CODE_TEXT, Code, ConnState, DiskState, Role
+from replblk.rules.sizes import agreed_size, diskless_size, effective_user_size, peer_too_small
+from replblk.rules.split_brain import Policies
+from replblk.rules.sync_handshake import Decision, HandshakeFacts, decide
+from replblk.rules.uuid_compare import Side
+from replblk.wire.packets import (
+    FF_WSAME,
+    UUID_FLAG_CRASHED_PRIMARY,
+    UUID_FLAG_DISCARD_MY_DATA,
+    UUID_FLAG_INCONSISTENT,
+    UUID_FLAG_SKIP_INITIAL_SYNC,
+    Sizes,
+    StateWord,
+    Uuids,
+)
+
+if TYPE_CHECKING:
+    from replblk.engine.context import Context
+    from replblk.engine.volume import Volume
+
+_PREPARING = range(ConnState.STARTING_SYNC_S, ConnState.WF_SYNC_UUID + 1)
+
+
+class PeerState:
+    """Processes the peer's parameters and states. The callables are the next stations."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        *,
+        stand_alone: Callable[[str], None],
+        begin_exchange: Callable[[Volume, bool], None],
+        target_done: Callable[[Volume], None],
+    ) -> None:
+        self._ctx = ctx
+        self._stand_alone = stand_alone
+        self._begin_exchange = begin_exchange
+        self._target_done = target_done
+
+    # -- sizes --------------------------------------------------------------------------------
+
+    def on_sizes(self, volume: Volume, sizes: Sizes) -> None:
+        """P_SIZES: agree on the size of the device."""
+        volume.peer_max_sectors = sizes.d_size
+        volume.peer_max_bio_bytes = sizes.max_bio_size
+        if volume.state.disk < DiskState.INCONSISTENT and volume.kept_disk is None:
+            self._diskless_size(volume, sizes)
+            return
+        connected = volume.state.conn > ConnState.WF_REPORT_PARAMS
+        user = (
+            sizes.u_size
+            if connected
+            else effective_user_size(volume.user_size_sectors, sizes.u_size)
+        )
+        new, warning = agreed_size(
+            volume.own_max_sectors,
+            sizes.d_size,
+            volume.capacity_sectors,
+            user,
+            connected=connected,
+            assume_peer_has_space=False,
+        )
+        if warning:
+            self._ctx.tell(Level.WARNING, warning, volume.number)
+        disk = volume.kept_disk if volume.kept_disk is not None else volume.state.disk
+        if peer_too_small(new, volume.capacity_sectors, disk, connected, volume.state.pdsk):
+            self._stand_alone(
+                f"The peer's disk size is too small! ({new} < {volume.capacity_sectors} sectors): "
+                "give the peer a backing device at least as large as this one's data, "
+                "then connect again"
+            )
+            return
+        volume.user_size_sectors = user
+        self._resize(volume, new)
+        if connected and sizes.c_size != volume.capacity_sectors:
+            send_sizes(self._ctx, volume, dds_flags=sizes.dds_flags)
+
+    def _diskless_size(self, volume: Volume, sizes: Sizes) -> None:
+        verdict = diskless_size(
+            sizes.c_size,
+            sizes.u_size,
+            sizes.d_size,
+            current=volume.capacity_sectors,
+            primary=volume.primary,
+        )
+        if verdict.warning:
+            self._ctx.tell(Level.WARNING, verdict.warning, volume.number)
+        if verdict.drop:
+            self._stand_alone(verdict.warning or "the peer's device is too small")
+        else:
+            volume.capacity_sectors = verdict.size
+
+    def _resize(self, volume: Volume, new: int) -> None:
+        """Take the agreed size: new blocks are out of sync, durably before the size counts."""
+        if new == volume.capacity_sectors or volume.bitmap is None or volume.meta is None:
+            return
+        self._ctx.tell(Level.INFO, f"size = {new >> 11} MB ({new >> 1} KB)", volume.number)
+        volume.bitmap.resize(bits_of_capacity(new), 1)
+        volume.capacity_sectors = new
+        meta = volume.meta
+        meta.write_bitmap(lambda ok: meta.sync() if ok else None)
+
+    # -- generation ---------------------------------------------------------------------------
+
+    def on_uuids(self, volume: Volume, uuids: Uuids) -> None:
+        """P_UUIDS: remember them; a diskless Primary may only go on with the data it had."""
+        state = volume.state
+        first = state.conn < ConnState.CONNECTED or state.pdsk is DiskState.DISKLESS
+        if (
+            first
+            and state.disk < DiskState.INCONSISTENT
+            and volume.primary
+            and volume.exposed_uuid
+            and not same_generation(volume.exposed_uuid, uuids.current)
+        ):
+            self._stand_alone(
+                f"Can only connect to data with current UUID={volume.exposed_uuid:016X}: the peer "
+                f"has {uuids.current:016X}, other data than this diskless Primary has been serving"
+            )
+            return
+        if uuids.flags & UUID_FLAG_SKIP_INITIAL_SYNC and self._skip_initial_sync(volume, uuids):
+            return
+        volume.peer_uuids = uuids
+        if state.disk < DiskState.INCONSISTENT and (
+            volume.primary or state.conn >= ConnState.CONNECTED
+        ):
+            volume.exposed_uuid = uuids.current
+
+    def _skip_initial_sync(self, volume: Volume, uuids: Uuids) -> bool:
+        """Both disks are fresh and the peer's administrator said they are equal."""
+        if (
+            volume.state.conn is not ConnState.CONNECTED
+            or volume.uuids.current != JUST_CREATED
+            or volume.bitmap is None
+            or volume.meta is None
+        ):
+            return False
+        self._ctx.tell(Level.INFO, "Accepted new current UUID, preparing to skip initial sync")
+        volume.bitmap.clear_all()
+        volume.uuids = UuidSet(uuids.current & ~1, 0, volume.uuids.history0, volume.uuids.history1)
+        volume.peer_uuids = replace(uuids, bitmap=0, dirty_bits=0)
+        meta = volume.meta
+        meta.write_bitmap(lambda ok: meta.sync() if ok else None)
+        self._ctx.states.force(
+            volume, "initial sync skipped", disk=DiskState.UP_TO_DATE, pdsk=DiskState.UP_TO_DATE
+        )
+        return True
+
+    # -- state --------------------------------------------------------------------------------
+
+    def on_state(self, volume: Volume, packet: StateWord) -> None:
+        """P_STATE: the peer's view; while connecting it decides about the resync."""
+        told = State.unpack(packet.word)
+        old = volume.state
+        if old.conn <= ConnState.TEAR_DOWN:
+            return
+        if told.disk is DiskState.NEGOTIATING and volume.peer_uuids is None:
+            raise PeerError("P_STATE Negotiating before P_UUIDS")
+        flags = volume.peer_uuids.flags if volume.peer_uuids is not None else 0
+        real = disk_of_report(told, bool(flags & UUID_FLAG_INCONSISTENT))
+        if (
+            old.pdsk in (DiskState.INCONSISTENT, DiskState.CONSISTENT)
+            and real is DiskState.UP_TO_DATE
+            and old.conn > ConnState.CONNECTED
+            and old.disk is DiskState.UP_TO_DATE
+        ):
+            if told.conn in _PREPARING:
+                real = DiskState.INCONSISTENT
+            elif old.conn >= ConnState.SYNC_SOURCE and told.conn is ConnState.CONNECTED:
+                self._target_done(volume)
+                return
+        if (
+            old.pdsk is DiskState.UP_TO_DATE
+            and real is DiskState.INCONSISTENT
+            and old.conn is ConnState.CONNECTED
+            and told.conn > ConnState.SYNC_SOURCE
+        ):
+            real = DiskState.UP_TO_DATE  # said before our last common change
+        conn: ConnState = old.conn
+        if conn is ConnState.WF_REPORT_PARAMS:
+            conn = ConnState.CONNECTED
+        all_bits = False
+        if self._handshake_due(volume, told):
+            decision = self._decide(volume, told, real)
+            if decision.conn is None:
+                outcome = self._no_decision(volume, told, decision)
+                if outcome is None:
+                    return
+                real, conn = outcome, ConnState.CONNECTED
+            else:
+                conn, all_bits = decision.conn, decision.set_all_bits
+                self._ctx.split_brain = False
+        self._apply(volume, told, real, conn, all_bits)
+
+    def _handshake_due(self, volume: Volume, told: State) -> bool:
+        state = volume.state
+        if (
+            state.disk < DiskState.NEGOTIATING
+            or told.disk < DiskState.NEGOTIATING
+            or volume.peer_uuids is None
+        ):
+            return False
+        connected = state.conn is ConnState.CONNECTED
+        return (
+            state.conn < ConnState.CONNECTED
+            or (connected and DiskState.NEGOTIATING in (told.disk, state.disk))
+            or (connected and volume.consider_resync)
+            or (connected and ConnState.STARTING_SYNC_S <= told.conn <= ConnState.WF_BITMAP_T)
+        )
+
+    def _decide(self, volume: Volume, told: State, real: DiskState) -> Decision:
+        state, theirs, peer = volume.state, volume.peer_uuids, self._ctx.peer
+        assert theirs is not None
+        net = self._ctx.resource.net
+        own_disk = state.disk
+        if own_disk is DiskState.NEGOTIATING:
+            assert volume.kept_disk is not None
+            own_disk = volume.kept_disk
+        peer_set = UuidSet(theirs.current, theirs.bitmap, theirs.history0, theirs.history1)
+        decision = decide(
+            HandshakeFacts(
+                own=Side(volume.uuids, volume.crashed_primary, volume.primary),
+                peer=Side(
+                    peer_set,
+                    bool(theirs.flags & UUID_FLAG_CRASHED_PRIMARY),
+                    told.role is Role.PRIMARY,
+                ),
+                own_disk=own_disk,
+                peer_disk=real,
+                own_role=state.role,
+                peer_role=told.role,
+                own_current_disk=state.disk,
+                resolves_conflicts=peer.resolves_conflicts,
+                apv=peer.apv,
+                wsame=bool(peer.features & FF_WSAME),
+                own_discard=volume.discard_my_data,
+                peer_discard=bool(theirs.flags & UUID_FLAG_DISCARD_MY_DATA),
+                own_changes=volume.changes_sent,
+                peer_changes=theirs.dirty_bits,
+                policies=Policies(
+                    zero=net.after_sb_0pri, one=net.after_sb_1pri, two=net.after_sb_2pri
+                ),
+                always_asbp=net.always_asbp,
+                rr_conflict=net.rr_conflict,
+            )
+        )
+        for level, text in decision.log:
+            self._ctx.tell(level, text, volume.number)
+        if decision.conn is not None:
+            volume.uuids = decision.verdict.own
+            corrected = decision.verdict.peer
+            volume.peer_uuids = replace(
+                theirs,
+                bitmap=corrected.bitmap,
+                history0=corrected.history0,
+                history1=corrected.history1,
+            )
+        return decision
+
+    def _no_decision(self, volume: Volume, told: State, decision: Decision) -> DiskState | None:
+        """Give up the attach in progress, or the connection. The peer's disk to assume, or None."""
+        if volume.state.disk is DiskState.NEGOTIATING:
+            self._ctx.states.force(volume, decision.reason, disk=DiskState.FAILED)
+            return told.disk
+        if told.disk is DiskState.NEGOTIATING:
+            self._ctx.tell(Level.ERROR, "Disk attach process on the peer node was aborted.")
+            return DiskState.DISKLESS
+        if decision.split_brain:
+            self._ctx.split_brain = True
+        self._stand_alone(decision.reason)
+        return None
+
+    def _apply(
+        self, volume: Volume, told: State, real: DiskState, conn: ConnState, all_bits: bool
+    ) -> None:
+        old = volume.state
+        wanted = old.but(
+            conn=conn, peer=told.role, pdsk=real, peer_isp=told.aftr_isp or told.user_isp
+        )
+        if old.disk is DiskState.NEGOTIATING and conn in (
+            ConnState.CONNECTED,
+            ConnState.WF_BITMAP_S,
+        ):
+            assert volume.kept_disk is not None
+            wanted = wanted.but(disk=volume.kept_disk)
+        connecting = old.conn < ConnState.CONNECTED <= conn
+        volume.consider_resync = False
+        code = self._ctx.states.propose(volume, wanted, "peer's state", hard=not connecting)
+        if code < Code.SUCCESS:
+            self._stand_alone(
+                f"the states of both nodes do not go together: {CODE_TEXT.get(code, str(code))} "
+                f"(here {old}, wanted {wanted})"
+            )
+            return
+        volume.handshaking = False
+        new = volume.state
+        if (
+            old.conn > ConnState.WF_REPORT_PARAMS
+            and new.conn > ConnState.CONNECTED
+            and told.conn <= ConnState.CONNECTED
+            and told.disk is not DiskState.NEGOTIATING
+        ):
+            # We want to resync and the peer does not know yet.
+            send_uuids(self._ctx, volume)
+            send_state(self._ctx, volume)
+        volume.discard_my_data = False
+        if new.conn in (ConnState.WF_BITMAP_S, ConnState.WF_BITMAP_T) and old.conn is not new.conn:
+            self._begin_exchange(volume, all_bits)

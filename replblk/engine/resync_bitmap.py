@@ -1,0 +1,190 @@
+"""The bitmap exchange: both nodes end up with the union of what either marked.
+
+    source (WFBitMapS)   sends its bitmap ─────────────────► target (WFBitMapT) merges it
+    source merges it ◄──────────────── target sends the merged one, becomes WFSyncUUID
+    source: bitmap and sync UUID durable ─► SyncSource, P_SYNC_UUID
+    target: P_SYNC_UUID ─► Inconsistent, generation and bitmap durable ─► SyncTarget
+
+A full sync sets all bits first, durably. Source: protocol, bitmap exchange and start of a resync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bitarray import bitarray
+
+from replblk.engine.resync_progress import ResyncProgress
+from replblk.model.errors import PeerError
+from replblk.model.notices import Level
+from replblk.model.vocabulary import ConnState, DiskState
+from replblk.wire.bitmap_code import BitmapDecoder, encode_bitmap
+from replblk.wire.packets import Cmd, SyncUuid
+
+if TYPE_CHECKING:
+    from replblk.engine.context import Context
+    from replblk.engine.ports import Buffer
+    from replblk.engine.volume import Volume
+    from replblk.model.state import State
+
+_WAITING = (ConnState.WF_BITMAP_S, ConnState.WF_BITMAP_T)
+
+
+class ResyncBitmap:
+    """Begins every resync; one exchange per volume at a time."""
+
+    def __init__(self, ctx: Context, target_ready: Callable[[Volume], None]) -> None:
+        self._ctx = ctx
+        self._target_ready = target_ready
+        self._decoders: dict[int, tuple[BitmapDecoder, bitarray]] = {}
+        self._receiving: int | None = None
+        """Volume in the middle of a transfer: nothing else may come on the data socket."""
+
+    def begin(self, volume: Volume, *, all_bits: bool) -> None:
+        """The handshake chose a direction; the state is WFBitMapS or WFBitMapT now."""
+        assert volume.bitmap is not None and volume.meta is not None
+        self._decoders.pop(volume.number, None)
+        session = self._ctx.peer.data
+        source = volume.state.conn is ConnState.WF_BITMAP_S
+
+        def ready(ok: bool) -> None:
+            if ok and source and self._still(volume, session, ConnState.WF_BITMAP_S):
+                self._send(volume)
+
+        if all_bits:
+            self._ctx.tell(
+                Level.INFO,
+                "Writing the whole bitmap, full sync required after drbd_sync_handshake.",
+                volume.number,
+            )
+            volume.meta.set_all(ready)
+        else:
+            ready(True)
+
+    def _still(self, volume: Volume, session: int | None, conn: ConnState) -> bool:
+        return self._ctx.peer.data == session and volume.state.conn is conn
+
+    def _send(self, volume: Volume) -> None:
+        assert volume.bitmap is not None
+        peer = self._ctx.peer
+        use_rle = self._ctx.resource.net.use_rle
+        for cmd, payload in encode_bitmap(volume.bitmap.bits, apv=peer.apv, use_rle=use_rle):
+            peer.send_raw(cmd, volume.number, payload)
+
+    # -- packets ------------------------------------------------------------------------------
+
+    def expects_only_bitmap(self, cmd: Cmd, volume: int) -> None:
+        """Raise PeerError for anything but the rest of a transfer that has begun."""
+        if self._receiving is None:
+            return
+        if cmd not in (Cmd.P_BITMAP, Cmd.P_COMPRESSED_BITMAP) or volume != self._receiving:
+            raise PeerError(f"{cmd.name} in the middle of a bitmap transfer")
+
+    def on_bitmap(self, volume: Volume, cmd: Cmd, payload: Buffer) -> None:
+        """P_BITMAP or P_COMPRESSED_BITMAP: one piece of the peer's bitmap."""
+        if volume.state.conn not in _WAITING or volume.bitmap is None:
+            raise PeerError(f"{cmd.name} in state {volume.state.conn}: no bitmap is expected")
+        decoder, received = self._decoders.get(volume.number) or self._new_decoder(volume)
+        self._receiving = volume.number
+        decoder.feed(cmd, bytes(payload), received)
+        if not decoder.complete:
+            return
+        self._receiving = None
+        del self._decoders[volume.number]
+        volume.bitmap.merge(received)
+        if volume.state.conn is ConnState.WF_BITMAP_T:
+            self._send(volume)
+            self._ctx.states.force(volume, "bitmap exchanged", conn=ConnState.WF_SYNC_UUID)
+        else:
+            self.start_source(volume)
+
+    def _new_decoder(self, volume: Volume) -> tuple[BitmapDecoder, bitarray]:
+        assert volume.bitmap is not None
+        bits = bitarray(len(volume.bitmap), endian="little")
+        bits.setall(0)
+        fresh = (BitmapDecoder(len(volume.bitmap), self._ctx.peer.apv), bits)
+        self._decoders[volume.number] = fresh
+        return fresh
+
+    # -- start --------------------------------------------------------------------------------
+
+    def start_source(self, volume: Volume) -> None:
+        """Become SyncSource: everything about it durable, then P_SYNC_UUID, then writes go on."""
+        assert volume.bitmap is not None and volume.meta is not None
+        meta, session = volume.meta, self._ctx.peer.data
+        volume.sync_uuid_pending = True
+        volume.uuids = volume.uuids.sync_started(self._ctx.random_u64())
+        self._ctx.tell(Level.INFO, f"updated sync UUID {volume.uuids}", volume.number)
+        self._began(volume)
+        self._ctx.states.force(
+            volume,
+            "bitmaps exchanged",
+            conn=ConnState.SYNC_SOURCE,
+            pdsk=DiskState.INCONSISTENT,
+        )
+
+        def bitmap_durable(ok: bool) -> None:
+            if ok:
+                meta.sync(durable)
+
+        def durable(ok: bool) -> None:
+            if not ok or session != self._ctx.peer.data:
+                return
+            if volume.state.conn not in (ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S):
+                return
+            self._ctx.peer.send(Cmd.P_SYNC_UUID, SyncUuid(volume.uuids.bitmap), volume.number)
+            volume.sync_uuid_pending = False
+            volume.release_held()
+
+        meta.write_bitmap(bitmap_durable)
+
+    def on_sync_uuid(self, volume: Volume, packet: SyncUuid) -> None:
+        """P_SYNC_UUID: the source is ready; become SyncTarget, durably Inconsistent first."""
+        if volume.state.disk < DiskState.NEGOTIATING:
+            self._ctx.tell(Level.WARNING, "ignoring P_SYNC_UUID: no disk", volume.number)
+            return
+        if volume.state.conn not in (ConnState.WF_SYNC_UUID, ConnState.BEHIND):
+            raise PeerError(f"P_SYNC_UUID in state {volume.state.conn}")
+        assert volume.meta is not None
+        meta, session = volume.meta, self._ctx.peer.data
+        volume.uuids = volume.uuids.sync_received(packet.uuid, primary=volume.primary)
+        self._ctx.tell(Level.INFO, f"updated sync uuid {volume.uuids}", volume.number)
+        volume.sync_uuid_pending = True
+        self._began(volume)
+        self._ctx.states.force(
+            volume, "received sync UUID", conn=ConnState.SYNC_TARGET, disk=DiskState.INCONSISTENT
+        )
+
+        def bitmap_durable(ok: bool) -> None:
+            if ok:
+                meta.sync(durable)
+
+        def durable(ok: bool) -> None:
+            if not ok or session != self._ctx.peer.data:
+                return
+            volume.sync_uuid_pending = False
+            volume.release_held()
+            self._target_ready(volume)
+
+        meta.write_bitmap(bitmap_durable)
+
+    def _began(self, volume: Volume) -> None:
+        assert volume.bitmap is not None
+        volume.resync = ResyncProgress(volume.bitmap.count, self._ctx.now_ns())
+        side = "SyncSource" if volume.state.conn is ConnState.WF_BITMAP_S else "SyncTarget"
+        self._ctx.tell(
+            Level.INFO,
+            f"Began resync as {side} (will sync {volume.bitmap.count * 4} KB "
+            f"[{volume.bitmap.count} bits set]).",
+            volume.number,
+        )
+
+    # -- states -------------------------------------------------------------------------------
+
+    def on_state(self, volume: Volume, old: State, new: State) -> None:
+        """Leaving the exchange for anything but the resync ends it."""
+        if old.conn in _WAITING and new.conn not in _WAITING:
+            self._decoders.pop(volume.number, None)
+            if self._receiving == volume.number:
+                self._receiving = None

@@ -1,0 +1,158 @@
+"""The source of a resync: answers the target's requests, clears bits on its acknowledgements.
+
+    P_RS_DATA_REQUEST ─► range lock (writes to it wait) ─► disk.read ─► P_RS_DATA_REPLY
+    P_RS_WRITE_ACK ─► bits cleared: the target has it on disk
+    target reports Connected, UpToDate ─► no bits left? ─► ping ─► generation handed over
+
+The range is held from the read until the reply is sent, so a reply never carries data older than a
+P_DATA already sent. Source: protocol, resync.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from replblk.engine.disk_io import sector_offset
+from replblk.model.errors import PeerError
+from replblk.model.notices import Level
+from replblk.model.units import bits_touched
+from replblk.model.vocabulary import ConnState, DiskState
+from replblk.wire.hot import block_ack, data_header
+from replblk.wire.packets import ID_SYNCER, BlockDesc, BlockRequest, Cmd
+
+if TYPE_CHECKING:
+    from replblk.engine.admission import RangeLock
+    from replblk.engine.context import Context
+    from replblk.engine.disk_failure import DiskFailure
+    from replblk.engine.ports import Buffer
+    from replblk.engine.volume import Volume
+    from replblk.model.state import State
+
+_SOURCE = (ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S)
+ANSWERED_MAX = 65536
+"""Requests answered and not acknowledged yet; a peer that never acknowledges is given up."""
+
+
+class ResyncSource:
+    """Serves resync requests of all volumes."""
+
+    def __init__(self, ctx: Context, disk_failure: DiskFailure) -> None:
+        self._ctx = ctx
+        self._disk_failure = disk_failure
+        self._answered: Counter[tuple[int, int, int]] = Counter()
+        """(volume, sector, size) sent as resync data: only these may be acknowledged."""
+
+    def on_request(self, volume: Volume, request: BlockRequest, *, thin: bool) -> None:
+        """P_RS_DATA_REQUEST or P_RS_THIN_REQ: send the block, or say why not."""
+        sector, size = request.sector, request.blksize
+        if sector + (size >> 9) > volume.capacity_sectors:
+            raise PeerError(f"resync request beyond the end: sector {sector}, {size} bytes")
+        if volume.state.pdsk < DiskState.INCONSISTENT:
+            return
+        if volume.state.disk is not DiskState.UP_TO_DATE:
+            self._refuse(volume, request)
+            return
+        if len(self._answered) > ANSWERED_MAX:
+            raise PeerError("the peer acknowledges no resync data")
+        session = self._ctx.peer.data
+        volume.unacked += 1
+        lock: list[RangeLock] = []
+
+        def go() -> None:
+            if session != self._ctx.peer.data or volume.state.disk is not DiskState.UP_TO_DATE:
+                # Granted late: the connection or the disk went away while it waited.
+                self._ctx.defer(lambda: done(-1, None))
+                return
+            volume.read_sectors += size >> 9
+            self._ctx.io.read(volume, sector_offset(sector), size, done)
+
+        def done(errno: int, data: Buffer | None) -> None:
+            volume.unacked -= 1
+            if errno > 0:
+                volume.mark_out_of_sync(sector, size)
+                self._disk_failure.failed(
+                    volume, f"local READ IO error sector {sector}+{size >> 9} (errno {errno})"
+                )
+            if session == self._ctx.peer.data:
+                if errno:
+                    self._refuse(volume, request)
+                else:
+                    assert data is not None
+                    self._send(volume, request, data, thin)
+            volume.ranges.release(lock[0])
+
+        lock.append(volume.ranges.lock(sector, size, go, exclusive=False))
+
+    def _send(self, volume: Volume, request: BlockRequest, data: Buffer, thin: bool) -> None:
+        peer = self._ctx.peer
+        self._answered[volume.number, request.sector, request.blksize] += 1
+        if thin and not any(data):
+            peer.send(
+                Cmd.P_RS_DEALLOCATED, BlockDesc(request.sector, request.blksize), volume.number
+            )
+            return
+        head = data_header(request.sector, ID_SYNCER, 0, 0)
+        peer.send_raw(Cmd.P_RS_DATA_REPLY, volume.number, head, data)
+        volume.sent_sectors += request.blksize >> 9
+
+    def _refuse(self, volume: Volume, request: BlockRequest) -> None:
+        if volume.resync is not None:
+            volume.resync.failed_bits += len(bits_touched(request.sector, request.blksize))
+        ack = block_ack(request.sector, request.block_id, request.blksize, volume.next_seq())
+        self._ctx.peer.send_raw(Cmd.P_NEG_RS_DREPLY, volume.number, ack)
+
+    def on_ack(self, cmd: Cmd, volume: Volume, ack: tuple[int, bytes, int, int]) -> None:
+        """P_RS_WRITE_ACK or P_NEG_ACK for resync data (block id ID_SYNCER)."""
+        sector, _, size, _ = ack
+        key = (volume.number, sector, size)
+        if not self._answered[key]:
+            del self._answered[key]
+            raise PeerError(f"{cmd.name} for resync data never sent: sector {sector}, {size} bytes")
+        self._answered[key] -= 1
+        if not self._answered[key]:
+            del self._answered[key]
+        if cmd is Cmd.P_RS_WRITE_ACK:
+            volume.mark_in_sync(sector, size)
+            if volume.resync is not None:
+                volume.resync.advance(volume.dirty_bits, self._ctx.now_ns())
+        elif volume.resync is not None:
+            volume.resync.failed_bits += len(bits_touched(sector, size))
+
+    # -- end ----------------------------------------------------------------------------------
+
+    def target_reports_done(self, volume: Volume) -> None:
+        """P_STATE of the target says Connected and UpToDate: finish if no bit is left."""
+        failed = volume.resync.failed_bits if volume.resync is not None else 0
+        if volume.state.conn not in _SOURCE or volume.dirty_bits > failed:
+            return
+        session = self._ctx.peer.data
+
+        def answered() -> None:
+            if session == self._ctx.peer.data and volume.state.conn in _SOURCE:
+                self._finish(volume)
+
+        self._ctx.peer.ping(answered)
+
+    def _finish(self, volume: Volume) -> None:
+        if volume.resync is not None:
+            self._ctx.tell(Level.INFO, volume.resync.summary(self._ctx.now_ns()), volume.number)
+        volume.uuids = volume.uuids.bitmap_cleared()
+        self._ctx.tell(Level.INFO, f"updated UUIDs {volume.uuids}", volume.number)
+        volume.adopt_own_generation_for_peer()
+        self._ctx.states.force(
+            volume, "resync done", conn=ConnState.CONNECTED, pdsk=DiskState.UP_TO_DATE
+        )
+
+    def on_state(self, volume: Volume, old: State, new: State) -> None:
+        """A resync that ended, for whatever reason, leaves nothing to be acknowledged."""
+        if old.conn in _SOURCE and new.conn not in _SOURCE:
+            for key in [key for key in self._answered if key[0] == volume.number]:
+                del self._answered[key]
+            volume.sync_uuid_pending = False
+            volume.resync = None
+            volume.release_held()
+
+    def connection_lost(self) -> None:
+        """Nothing sent on the old connection can be acknowledged any more."""
+        self._answered.clear()

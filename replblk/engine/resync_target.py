@@ -1,0 +1,348 @@
+"""The target of a resync: asks for dirty blocks, writes them durably, acknowledges, finishes.
+
+    next dirty bits ─► P_RS_DATA_REQUEST ─► P_RS_DATA_REPLY ─► range lock ─► disk, durable
+    ─► bits cleared ─► P_RS_WRITE_ACK
+    none left ─► P_PING, P_PING_ACK (the source saw every ack) ─► generation taken over, UpToDate,
+    durable ─► P_STATE
+
+A Primary that is target holds a block's range from the request on, so that its own writes and the
+resync of the same block never mix. Pace: a window of requests, and at most c-max-rate (or, with
+c-plan-ahead 0, resync-rate) KiB in a second. Source: protocol, resync.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replblk.engine.context import TENTH_NS
+from replblk.engine.disk_io import sector_offset
+from replblk.model.errors import PeerError
+from replblk.model.generation import UuidSet
+from replblk.model.notices import Level
+from replblk.model.units import (
+    BIT_BYTES,
+    BIT_SECTORS,
+    RESYNC_EXTENT_BITS,
+    SECTOR_BYTES,
+    bits_touched,
+)
+from replblk.model.vocabulary import ConnState, DiskState
+from replblk.wire.hot import block_ack, block_request
+from replblk.wire.packets import ID_SYNCER, BlockDesc, Cmd, StateWord
+
+if TYPE_CHECKING:
+    from replblk.engine.admission import RangeLock
+    from replblk.engine.context import Context
+    from replblk.engine.disk_failure import DiskFailure
+    from replblk.engine.ports import Buffer
+    from replblk.engine.volume import Volume
+    from replblk.model.state import State
+
+REQUEST_BITS_MAX = 128
+"""Blocks of one request (512 KiB)."""
+WINDOW_BYTES = 8 << 20
+"""Requested and not yet on disk."""
+_TARGET = (ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T)
+
+
+class Target:
+    """One volume's requests in flight."""
+
+    def __init__(self) -> None:
+        self.cursor_bit = 0
+        self.asked: dict[tuple[int, int], RangeLock | None] = {}
+        """(sector, size) requested and not answered; with the range lock of a Primary."""
+        self.waiting: set[tuple[int, int]] = set()
+        """Ranges of a Primary that wait for their lock before they are requested."""
+        self.bytes_out = 0
+        self.writing = 0
+        self.budget_bytes = 0
+        self.finishing = False
+        self.cleared_this_pass = True
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing requested, nothing being written."""
+        return not self.asked and not self.waiting and not self.writing
+
+
+class ResyncTarget:
+    """Drives the resync of every volume that is SyncTarget."""
+
+    def __init__(self, ctx: Context, disk_failure: DiskFailure) -> None:
+        self._ctx = ctx
+        self._disk_failure = disk_failure
+        self._targets: dict[int, Target] = {}
+
+    # -- pace ---------------------------------------------------------------------------------
+
+    def ready(self, volume: Volume) -> None:
+        """SyncTarget is durable: begin to ask."""
+        target = self._targets[volume.number] = Target()
+        target.budget_bytes = self._tick_bytes(volume)
+        self._arm(volume)
+        self._ask(volume, target)
+
+    def rate_kib_s(self, volume: Volume) -> int:
+        """The most this volume asks for in a second."""
+        options = volume.config.options
+        return options.c_max_rate if options.c_plan_ahead else options.resync_rate
+
+    def _tick_bytes(self, volume: Volume) -> int:
+        return max(self.rate_kib_s(volume) * 1024 // 10, BIT_BYTES)
+
+    def _arm(self, volume: Volume) -> None:
+        name = ("resync-tick", volume.number)
+        self._ctx.timers.set(name, TENTH_NS, lambda: self._tick(volume))
+
+    def _tick(self, volume: Volume) -> None:
+        target = self._targets.get(volume.number)
+        if target is None or volume.state.conn not in _TARGET:
+            return
+        per_tick = self._tick_bytes(volume)
+        target.budget_bytes = min(target.budget_bytes + per_tick, 2 * per_tick)
+        if volume.resync is not None:
+            volume.resync.advance(volume.dirty_bits, self._ctx.now_ns())
+        self._arm(volume)
+        self._ask(volume, target)
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def _ask(self, volume: Volume, target: Target) -> None:
+        if volume.state.conn is not ConnState.SYNC_TARGET or target.finishing:
+            return
+        while target.bytes_out < WINDOW_BYTES and target.budget_bytes > 0:
+            run = self._next_run(volume, target)
+            if run is None:
+                break
+            sector, size = run
+            target.bytes_out += size
+            target.budget_bytes -= size
+            if volume.primary:
+                self._ask_locked(volume, target, sector, size)
+            else:
+                self._request(volume, target, sector, size, None)
+        if target.quiet and self._next_run(volume, target, peek=True) is None:
+            self._end_of_pass(volume, target)
+
+    def _next_run(
+        self, volume: Volume, target: Target, *, peek: bool = False
+    ) -> tuple[int, int] | None:
+        """The next dirty blocks as (sector, bytes): within one 16 MiB extent, and not too many."""
+        bitmap = volume.bitmap
+        assert bitmap is not None
+        first = bitmap.next_set(target.cursor_bit)
+        if first is None:
+            return None
+        limit = min(
+            first + REQUEST_BITS_MAX,
+            (first // RESYNC_EXTENT_BITS + 1) * RESYNC_EXTENT_BITS,
+            len(bitmap),
+        )
+        end = bitmap.next_clear(first)
+        end = limit if end is None else min(end, limit)
+        if not peek:
+            target.cursor_bit = end
+        sector = first * BIT_SECTORS
+        sectors = min(end * BIT_SECTORS, volume.capacity_sectors) - sector
+        return sector, sectors * SECTOR_BYTES
+
+    def _ask_locked(self, volume: Volume, target: Target, sector: int, size: int) -> None:
+        """As Primary: our own writes to the range wait from now until it is on disk."""
+        key = (sector, size)
+        target.waiting.add(key)
+        lock: list[RangeLock] = []
+
+        def granted() -> None:
+            self._ctx.defer(go)
+
+        def go() -> None:
+            target.waiting.discard(key)
+            current = self._targets.get(volume.number) is target
+            if current and volume.state.conn in _TARGET and self._all_dirty(volume, sector, size):
+                self._request(volume, target, sector, size, lock[0])
+                return
+            volume.ranges.release(lock[0])
+            target.bytes_out -= size
+            if current and volume.state.conn in _TARGET:
+                # A write of ours settled some of it meanwhile: look at this stretch again.
+                target.cursor_bit = min(target.cursor_bit, sector // BIT_SECTORS)
+                self._ask(volume, target)
+
+        lock.append(volume.ranges.lock(sector, size, granted, exclusive=True))
+
+    @staticmethod
+    def _all_dirty(volume: Volume, sector: int, size: int) -> bool:
+        assert volume.bitmap is not None
+        touched = bits_touched(sector, size)
+        return volume.bitmap.count_range(touched.start, touched.stop) == len(touched)
+
+    def _request(
+        self, volume: Volume, target: Target, sector: int, size: int, lock: RangeLock | None
+    ) -> None:
+        target.asked[sector, size] = lock
+        volume.peer_pending += 1
+        payload = block_request(sector, ID_SYNCER, size)
+        self._ctx.peer.send_raw(Cmd.P_RS_DATA_REQUEST, volume.number, payload)
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def on_data(self, volume: Volume, sector: int, data: Buffer) -> None:
+        """P_RS_DATA_REPLY: write it, durably, then acknowledge."""
+        target, lock = self._answered(volume, "P_RS_DATA_REPLY", sector, len(data))
+        volume.received_sectors += len(data) >> 9
+        self._store(volume, target, sector, len(data), data, lock)
+
+    def on_deallocated(self, volume: Volume, what: BlockDesc) -> None:
+        """P_RS_DEALLOCATED: the source reads zeroes there."""
+        target, lock = self._answered(volume, "P_RS_DEALLOCATED", what.sector, what.blksize)
+        self._store(volume, target, what.sector, what.blksize, None, lock)
+
+    def on_negative(self, volume: Volume, cmd: Cmd, ack: tuple[int, bytes, int, int]) -> None:
+        """P_NEG_RS_DREPLY or P_RS_CANCEL: this block can't be had now."""
+        sector, _, size, _ = ack
+        target, lock = self._answered(volume, cmd.name, sector, size)
+        if cmd is Cmd.P_NEG_RS_DREPLY and volume.resync is not None:
+            volume.resync.failed_bits += len(bits_touched(sector, size))
+        if lock is not None:
+            volume.ranges.release(lock)
+        target.bytes_out -= size
+        self._ask(volume, target)
+
+    def _answered(
+        self, volume: Volume, name: str, sector: int, size: int
+    ) -> tuple[Target, RangeLock | None]:
+        target = self._targets.get(volume.number)
+        if target is None or (sector, size) not in target.asked:
+            raise PeerError(f"{name} for sector {sector}, {size} bytes: not requested")
+        volume.peer_pending -= 1
+        return target, target.asked.pop((sector, size))
+
+    def _store(
+        self,
+        volume: Volume,
+        target: Target,
+        sector: int,
+        size: int,
+        data: Buffer | None,
+        lock: RangeLock | None,
+    ) -> None:
+        session = self._ctx.peer.data
+        claim: list[RangeLock] = [] if lock is None else [lock]
+        target.writing += 1
+        volume.unacked += 1
+
+        def go() -> None:
+            if volume.state.disk < DiskState.INCONSISTENT:
+                self._ctx.defer(lambda: done(-1, None))
+                return
+            volume.written_sectors += size >> 9
+            offset = sector_offset(sector)
+            if data is None:
+                self._ctx.io.zero(volume, offset, size, done, unmap=True, durable=True)
+            else:
+                self._ctx.io.write(volume, offset, data, done, durable=True)
+
+        def done(errno: int, _: Buffer | None) -> None:
+            target.writing -= 1
+            target.bytes_out -= size
+            volume.unacked -= 1
+            if errno > 0:
+                self._disk_failure.failed(
+                    volume, f"local WRITE IO error sector {sector}+{size >> 9} (errno {errno})"
+                )
+            same = session == self._ctx.peer.data and self._targets.get(volume.number) is target
+            if errno == 0 and same:
+                volume.mark_in_sync(sector, size)
+                target.cleared_this_pass = True
+            elif errno and volume.resync is not None:
+                volume.resync.failed_bits += len(bits_touched(sector, size))
+            if session == self._ctx.peer.data:
+                cmd = Cmd.P_NEG_ACK if errno else Cmd.P_RS_WRITE_ACK
+                ack = block_ack(sector, ID_SYNCER, size, volume.next_seq())
+                self._ctx.peer.send_raw(cmd, volume.number, ack)
+            volume.ranges.release(claim[0])
+            if same:
+                self._ask(volume, target)
+
+        if lock is None:
+            claim.append(volume.ranges.lock(sector, size, go, exclusive=True))
+        else:
+            go()
+
+    # -- end ----------------------------------------------------------------------------------
+
+    def _end_of_pass(self, volume: Volume, target: Target) -> None:
+        """The cursor is at the end and nothing is on the way: done, or once more."""
+        failed = volume.resync.failed_bits if volume.resync is not None else 0
+        if volume.dirty_bits > failed:
+            if target.cleared_this_pass:
+                target.cleared_this_pass = False
+                target.cursor_bit = 0
+                self._ctx.defer(lambda: self._again(volume, target))
+            return  # otherwise the next tick looks again
+        target.finishing = True
+        session = self._ctx.peer.data
+
+        def answered() -> None:
+            if session == self._ctx.peer.data and self._targets.get(volume.number) is target:
+                self._finish(volume)
+
+        self._ctx.peer.ping(answered)
+
+    def _again(self, volume: Volume, target: Target) -> None:
+        if self._targets.get(volume.number) is target and volume.state.conn in _TARGET:
+            self._ask(volume, target)
+
+    def _finish(self, volume: Volume) -> None:
+        if volume.state.conn is not ConnState.SYNC_TARGET or volume.meta is None:
+            return
+        failed = volume.resync.failed_bits if volume.resync is not None else 0
+        if volume.dirty_bits > failed:
+            self._targets[volume.number].finishing = False
+            return
+        if volume.resync is not None:
+            self._ctx.tell(Level.INFO, volume.resync.summary(self._ctx.now_ns()), volume.number)
+        if failed:
+            self._ctx.tell(Level.ERROR, f"            {failed} failed blocks", volume.number)
+            self._ctx.states.force(volume, "resync ended", conn=ConnState.CONNECTED)
+        else:
+            theirs = volume.peer_uuids
+            assert theirs is not None
+            peer = UuidSet(theirs.current, theirs.bitmap, theirs.history0, theirs.history1)
+            volume.uuids = volume.uuids.sync_finished(peer, primary=volume.primary)
+            self._ctx.tell(Level.INFO, f"updated UUIDs {volume.uuids}", volume.number)
+            volume.adopt_own_generation_for_peer()
+            self._ctx.states.force(
+                volume,
+                "resync done",
+                conn=ConnState.CONNECTED,
+                disk=DiskState.UP_TO_DATE,
+                pdsk=DiskState.UP_TO_DATE,
+            )
+        session = self._ctx.peer.data
+        word = StateWord(volume.state.packed())
+
+        def durable(ok: bool) -> None:
+            if ok and session == self._ctx.peer.data:
+                self._ctx.peer.send(Cmd.P_STATE, word, volume.number)
+
+        volume.meta.sync(durable)
+
+    def on_state(self, volume: Volume, old: State, new: State) -> None:
+        """A resync that ended forgets its requests; one that goes on after a pause asks again."""
+        if old.conn in _TARGET and new.conn not in _TARGET:
+            volume.sync_uuid_pending = False
+            target = self._targets.pop(volume.number, None)
+            self._ctx.timers.cancel(("resync-tick", volume.number))
+            if target is not None:
+                volume.peer_pending -= len(target.asked)
+                for lock in target.asked.values():
+                    if lock is not None:
+                        volume.ranges.release(lock)
+            volume.resync = None
+            volume.release_held()
+        elif old.conn is ConnState.PAUSED_SYNC_T and new.conn is ConnState.SYNC_TARGET:
+            target = self._targets.get(volume.number)
+            if target is not None:
+                self._ask(volume, target)

@@ -1,0 +1,57 @@
+"""Named deadlines of a node on one wake-up port: set, cancel, run what is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from replblk.engine.ports import Clock
+
+
+class Timers:
+    """Deadlines by name; setting a name again replaces its deadline. Nanoseconds throughout."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due: dict[Hashable, tuple[int, Callable[[], None]]] = {}
+        self._armed: int | None = None
+
+    def set(self, name: Hashable, delay_ns: int, action: Callable[[], None]) -> None:
+        """Run *action* once, *delay_ns* from now."""
+        self._due[name] = (self._clock.now_ns() + delay_ns, action)
+
+    def cancel(self, name: Hashable) -> None:
+        """Forget a deadline; harmless if there is none."""
+        self._due.pop(name, None)
+
+    def pending(self, name: Hashable) -> bool:
+        """Whether that deadline is set."""
+        return name in self._due
+
+    def run_due(self) -> bool:
+        """Run everything whose time has come, earliest first; True if anything ran."""
+        now = self._clock.now_ns()
+        ripe = sorted(
+            (
+                (when, at, name)
+                for at, (name, (when, _)) in enumerate(self._due.items())
+                if when <= now
+            ),
+            key=lambda item: item[:2],
+        )
+        for when, _, name in ripe:
+            entry = self._due.get(name)
+            if entry is not None and entry[0] == when:
+                del self._due[name]
+                entry[1]()
+        return bool(ripe)
+
+    def arm(self) -> None:
+        """Tell the clock the earliest deadline; called when a step ends."""
+        earliest = min((when for when, _ in self._due.values()), default=None)
+        if earliest != self._armed:
+            self._armed = earliest
+            self._clock.wake_at(earliest)
+
+    def woken(self) -> None:
+        """The clock's wish was fulfilled: the next ``arm`` must wish again."""
+        self._armed = None

@@ -1,0 +1,200 @@
+"""One volume of a node: its state, its data generation, its structures, what is in flight.
+
+Invariants: ``bitmap``, ``al``, ``layout`` and ``backing`` are there together (disk >= Negotiating,
+or Failed and draining) or not at all. ``capacity_sectors`` is what clients see.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from replblk.engine.admission import Ranges
+from replblk.model.config import VolumeConfig
+from replblk.model.generation import UuidSet
+from replblk.model.state import State
+from replblk.model.units import bits_covered, bits_touched
+from replblk.model.vocabulary import DiskState, Role
+
+if TYPE_CHECKING:
+    from replblk.engine.al_gate import AlGate
+    from replblk.engine.meta_store import MetaStore
+    from replblk.engine.ports import Disk
+    from replblk.engine.resync_progress import ResyncProgress
+    from replblk.meta.bitmap import Bitmap
+    from replblk.meta.layout import Layout
+    from replblk.wire.packets import Uuids
+
+
+class Volume:
+    """Everything a node knows of one volume. Counters are in sectors or counts, as /proc shows them."""
+
+    def __init__(self, config: VolumeConfig) -> None:
+        self.number = config.number
+        self.config = config
+        self.state = State()
+        self.uuids = UuidSet()
+        self.exposed_uuid = 0
+        """Generation whose data our clients were last given (0: none yet)."""
+
+        # the disk
+        self.backing: Disk | None = None
+        self.layout: Layout | None = None
+        self.bitmap: Bitmap | None = None
+        self.al_gate: AlGate | None = None
+        self.meta: MetaStore | None = None
+        self.in_flight = 0
+        self.when_drained: Callable[[], None] | None = None
+        self.crashed_primary = False
+        self.kept_disk: DiskState | None = None
+        """While Negotiating: the disk state the metadata gives, decided with the peer."""
+        self.kept_pdsk: DiskState | None = None
+        self.own_max_sectors = 0
+        """Usable size of the backing device (0: diskless)."""
+        self.capacity_sectors = 0
+        self.user_size_sectors = config.options.size_sectors
+
+        # the peer
+        self.peer_uuids: Uuids | None = None
+        self.peer_max_sectors = 0
+        self.peer_max_bio_bytes = 0
+        self.packet_seq = 0
+        self.peer_seq = 0
+        self.handshaking = False
+        """Our parameters were sent on this connection and the peer's state is not in yet."""
+        self.consider_resync = False
+        self.discard_my_data = False
+        self.changes_sent = 0
+        """Out-of-sync bits told in our last P_UUIDS (the "changes" of a split brain)."""
+
+        # clients and requests
+        self.open_count = 0
+        self.serving = False
+        """The Primary mark is durable: clients may be served."""
+        self.ranges = Ranges()
+        self.held: deque[Callable[[], None]] = deque()
+        """Application requests that wait for the state to let them go on."""
+        self.replies_held = 0
+        """> 0: a new generation is being made durable; no write is acknowledged before."""
+        self.held_replies: list[Callable[[bool], None]] = []
+        self.generation_failed = False
+        self.sync_uuid_pending = False
+        """Source: P_SYNC_UUID is not sent yet; target: it is not durable yet. Writes wait."""
+        self.resync: ResyncProgress | None = None
+
+        # counters
+        self.sent_sectors = 0
+        self.received_sectors = 0
+        self.written_sectors = 0
+        self.read_sectors = 0
+        self.al_writes = 0
+        self.bm_writes = 0
+        self.app_pending = 0
+        self.peer_pending = 0
+        self.unacked = 0
+
+    # -- shape ------------------------------------------------------------------------------
+
+    @property
+    def tag(self) -> str:
+        """How log lines call the volume."""
+        return f"drbd{self.config.minor}"
+
+    @property
+    def has_disk(self) -> bool:
+        """Whether application writes go to the local disk."""
+        return self.state.disk >= DiskState.INCONSISTENT
+
+    @property
+    def primary(self) -> bool:
+        """Whether this node is Primary."""
+        return self.state.role is Role.PRIMARY
+
+    @property
+    def dirty_bits(self) -> int:
+        """Blocks out of sync; 0 without a bitmap."""
+        return self.bitmap.count if self.bitmap is not None else 0
+
+    def adopt_own_generation_for_peer(self) -> None:
+        """After a resync both nodes have the same generation: so does our copy of the peer's."""
+        if self.peer_uuids is not None:
+            own = self.uuids
+            self.peer_uuids = replace(
+                self.peer_uuids,
+                current=own.current,
+                bitmap=own.bitmap,
+                history0=own.history0,
+                history1=own.history1,
+                dirty_bits=0,
+            )
+
+    # -- out of sync --------------------------------------------------------------------------
+
+    def mark_out_of_sync(self, sector: int, size_bytes: int) -> int:
+        """Set every touched bit; returns how many were newly set. No bitmap: nothing to mark."""
+        if self.bitmap is None:
+            return 0
+        touched = bits_touched(sector, size_bytes)
+        return self.bitmap.set(touched.start, min(touched.stop, len(self.bitmap)))
+
+    def mark_in_sync(self, sector: int, size_bytes: int) -> int:
+        """Clear the fully covered bits; returns how many were newly cleared."""
+        if self.bitmap is None:
+            return 0
+        covered = bits_covered(sector, size_bytes, self.capacity_sectors)
+        return self.bitmap.clear(covered.start, covered.stop)
+
+    def is_in_sync(self, sector: int, size_bytes: int) -> bool:
+        """Whether no touched bit is set; False without a bitmap."""
+        if self.bitmap is None:
+            return False
+        touched = bits_touched(sector, size_bytes)
+        return not self.bitmap.any(touched.start, touched.stop)
+
+    # -- sequence numbers ---------------------------------------------------------------------
+
+    def next_seq(self) -> int:
+        """The number of the next P_DATA or block acknowledgement on this volume (32 bits, wraps)."""
+        self.packet_seq = self.packet_seq + 1 & 0xFFFFFFFF
+        return self.packet_seq
+
+    def saw_seq(self, seq: int) -> None:
+        """Remember the highest number the peer used (signed 32-bit comparison)."""
+        if (seq - self.peer_seq) & 0xFFFFFFFF < 0x80000000:
+            self.peer_seq = seq
+
+    # -- replies ------------------------------------------------------------------------------
+
+    def reply_when_durable(self, reply: Callable[[bool], None]) -> None:
+        """Reply now, or once the generation that the write belongs to is durable.
+
+        reply(True): as things are; reply(False): the generation could not be made durable.
+        """
+        if self.replies_held:
+            self.held_replies.append(reply)
+        else:
+            reply(True)
+
+    def hold_replies(self) -> None:
+        """From now on writes are not acknowledged; pairs with ``release_replies``."""
+        self.replies_held += 1
+
+    def release_replies(self, ok: bool) -> None:
+        """The reason to hold is gone; the last one lets the replies out, in order."""
+        self.replies_held -= 1
+        assert self.replies_held >= 0
+        if not ok:
+            self.generation_failed = True
+        if not self.replies_held:
+            replies, self.held_replies = self.held_replies, []
+            good, self.generation_failed = not self.generation_failed, False
+            for reply in replies:
+                reply(good)
+
+    def release_held(self) -> None:
+        """Let the requests that waited for a state try again, in their order."""
+        waiting, self.held = self.held, deque()
+        for action in waiting:
+            action()

@@ -1,0 +1,439 @@
+"""A write that begins here: admission, activity log, local disk and peer, acknowledgement, reply.
+
+    client request ─► range lock (overlaps wait) ─► activity log (cold extents wait) ─► local disk
+                                                                                   └─► P_DATA
+    local done and P_WRITE_ACK, in any order ─► reply ─► range lock released, epoch closed
+    P_BARRIER_ACK ─► activity-log references dropped
+    peer lost before that ─► range marked out of sync, new generation durable, then the reply
+
+Zeroes and discards go the same way as P_ZEROES or P_TRIM. A discard is carried out as zeroes that
+may be unmapped, so that both replicas read the same afterwards.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+import struct
+from typing import TYPE_CHECKING
+
+from replblk.engine.disk_io import sector_offset
+from replblk.engine.transfer_log import Epoch, TransferLog
+from replblk.model.errors import PeerError
+from replblk.model.notices import Level
+from replblk.model.units import al_extents_of
+from replblk.model.vocabulary import ConnState, DiskState, Protocol
+from replblk.wire.hot import data_header, trim_header
+from replblk.wire.packets import (
+    DP_DISCARD,
+    DP_FUA,
+    DP_MAY_SET_IN_SYNC,
+    DP_SEND_RECEIVE_ACK,
+    DP_SEND_WRITE_ACK,
+    DP_ZEROES,
+    FF_TRIM,
+    FF_WZEROES,
+    Barrier,
+    BarrierAck,
+    BlockDesc,
+    Cmd,
+)
+
+if TYPE_CHECKING:
+    from replblk.engine.admission import RangeLock
+    from replblk.engine.al_gate import AlGate
+    from replblk.engine.context import Context
+    from replblk.engine.disk_failure import DiskFailure
+    from replblk.engine.ports import Buffer, ClientRequest
+    from replblk.engine.volume import Volume
+
+PENDING, DONE, FAILED, ABSENT = range(4)
+_BLOCK_ID = struct.Struct(">Q")
+_SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
+
+
+class WriteRequest:
+    """One application write in flight. local and net: PENDING, DONE, FAILED or ABSENT."""
+
+    __slots__ = (
+        *("block_id", "completed", "data", "epoch", "extents", "flags", "fua", "gate", "kind"),
+        *("local", "lock", "net", "number", "rs_ack", "sector", "sent_ns", "size", "unmap"),
+        "volume",
+    )
+
+    def __init__(self, volume: Volume, request: ClientRequest) -> None:
+        self.volume = volume
+        self.number = request.number
+        self.kind = request.kind
+        self.sector = request.offset >> 9
+        self.data = request.data
+        self.size = len(request.data) if request.kind == "write" else request.length
+        self.fua = request.fua
+        self.unmap = request.unmap or request.kind == "trim"
+        self.extents = al_extents_of(self.sector, self.size)
+        self.gate: AlGate | None = None
+        """The activity log that covers the write, while it does."""
+        self.lock: RangeLock | None = None
+        self.local = ABSENT
+        self.net = ABSENT
+        self.rs_ack = False
+        self.completed = False
+        self.epoch: Epoch | None = None
+        self.block_id = b""
+        self.sent_ns = 0
+        self.flags = 0
+
+
+class Flush:
+    """An application flush: waits for the local flush and for every epoch that was open."""
+
+    __slots__ = ("epoch", "local", "number", "volume")
+
+    def __init__(self, volume: Volume, number: int, epoch: Epoch | None) -> None:
+        self.volume = volume
+        self.number = number
+        self.epoch = epoch
+        self.local = PENDING
+
+
+class WriteOrigin:
+    """Application writes of all volumes, and the transfer log they share."""
+
+    def __init__(self, ctx: Context, disk_failure: DiskFailure) -> None:
+        self._ctx = ctx
+        self._disk_failure = disk_failure
+        self.log = TransferLog()
+        self._next_block = 0
+        self._unacked: dict[bytes, WriteRequest] = {}
+        self._flushes: list[Flush] = []
+
+    # -- from the client ----------------------------------------------------------------------
+
+    def on_write(self, volume: Volume, request: ClientRequest) -> None:
+        """A client writes, zeroes or trims."""
+        volume.app_pending += 1
+        write = WriteRequest(volume, request)
+        self._admit(write)
+
+    def on_flush(self, volume: Volume, request: ClientRequest) -> None:
+        """A client flushes: everything answered so far, on both nodes."""
+        volume.app_pending += 1
+        if self._must_wait(volume):
+            volume.app_pending -= 1
+            volume.held.append(lambda: self.on_flush(volume, request))
+            return
+        self.log.close()
+        flush = Flush(volume, request.number, self.log.newest() if self._ctx.peer.up else None)
+        self._flushes.append(flush)
+        if volume.has_disk:
+            self._ctx.io.flush(volume, lambda errno, _: self._local_flushed(flush, errno))
+        else:
+            flush.local = ABSENT
+            self._ctx.defer(lambda: self._flush_progress(flush))
+
+    def _must_wait(self, volume: Volume) -> bool:
+        state = volume.state
+        return (
+            state.suspended
+            or state.conn in (ConnState.WF_BITMAP_T, ConnState.WF_SYNC_UUID)
+            or volume.sync_uuid_pending
+        )
+
+    def _admit(self, write: WriteRequest) -> None:
+        volume = write.volume
+        if self._must_wait(volume):
+            volume.held.append(lambda: self._admit(write))
+            return
+        write.lock = volume.ranges.lock(
+            write.sector, write.size, lambda: self._ranged(write), exclusive=True
+        )
+
+    def _ranged(self, write: WriteRequest) -> None:
+        volume = write.volume
+        gate = volume.al_gate
+        if gate is not None and volume.has_disk:
+            gate.enter(write.extents, lambda hot: self._logged(write, gate if hot else None))
+        else:
+            self._submit(write)
+
+    def _logged(self, write: WriteRequest, gate: AlGate | None) -> None:
+        write.gate = gate
+        self._submit(write)
+
+    def _submit(self, write: WriteRequest) -> None:
+        """The range is ours and the activity log covers it: to disk and peer."""
+        volume = write.volume
+        if self._must_wait(volume):
+            # The state moved on meanwhile: wait for it with range and log reference in hand.
+            volume.held.append(lambda: self._submit(write))
+            return
+        if not volume.primary:
+            self._complete(write, errnos.EPERM)
+            self._forget(write)
+            return
+        state = volume.state
+        replicate = self.replicates(volume)
+        local = volume.has_disk and write.gate is not None and write.gate is volume.al_gate
+        if not local and not (replicate and state.pdsk is DiskState.UP_TO_DATE):
+            self._ctx.tell(
+                Level.ERROR,
+                f"IO ERROR: neither local nor remote data, sector {write.sector}+{write.size >> 9}",
+                volume.number,
+            )
+            self._complete(write, errnos.EIO)
+            self._forget(write)
+            return
+        if replicate:
+            self._send(write)
+        else:
+            newly = volume.mark_out_of_sync(write.sector, write.size)
+            if newly and state.conn in (ConnState.WF_BITMAP_S, ConnState.AHEAD):
+                self._ctx.peer.send(
+                    Cmd.P_OUT_OF_SYNC, BlockDesc(write.sector, write.size), volume.number
+                )
+        if local:
+            write.local = PENDING
+            self._write_local(write)
+
+    @staticmethod
+    def replicates(volume: Volume) -> bool:
+        """Whether writes go to the peer in this state."""
+        state = volume.state
+        return state.conn >= ConnState.CONNECTED and (
+            state.pdsk is DiskState.UP_TO_DATE
+            or (
+                state.pdsk >= DiskState.INCONSISTENT
+                and ConnState.WF_BITMAP_T <= state.conn <= ConnState.PAUSED_SYNC_T
+            )
+        )
+
+    def _write_local(self, write: WriteRequest) -> None:
+        volume, io = write.volume, self._ctx.io
+        durable = self._ctx.persist or write.fua
+        volume.written_sectors += write.size >> 9
+
+        def done(errno: int, _: Buffer | None) -> None:
+            self._local_done(write, errno)
+
+        offset = sector_offset(write.sector)
+        if write.kind == "write":
+            io.write(volume, offset, write.data, done, durable=durable)
+        else:
+            io.zero(volume, offset, write.size, done, unmap=write.unmap, durable=durable)
+
+    def _send(self, write: WriteRequest) -> None:
+        volume, peer = write.volume, self._ctx.peer
+        self.send_barriers()
+        self._next_block += 1
+        write.block_id = _BLOCK_ID.pack(self._next_block)
+        write.net = PENDING
+        write.sent_ns = self._ctx.now_ns()
+        self.log.add(write)
+        self._unacked[write.block_id] = write
+        flags = self._ack_flags(volume) | (DP_FUA if write.fua else 0)
+        seq = volume.next_seq()
+        if write.kind == "write":
+            head = data_header(write.sector, write.block_id, seq, flags)
+            peer.send_raw(Cmd.P_DATA, volume.number, head, write.data)
+            volume.sent_sectors += write.size >> 9
+        elif peer.features & FF_WZEROES:
+            flags |= DP_ZEROES | (DP_DISCARD if write.unmap else 0)
+            head = trim_header(write.sector, write.block_id, seq, flags, write.size)
+            peer.send_raw(Cmd.P_ZEROES, volume.number, head)
+        elif peer.features & FF_TRIM:
+            # Without P_ZEROES, P_TRIM is defined to read back as zeroes.
+            head = trim_header(write.sector, write.block_id, seq, flags | DP_DISCARD, write.size)
+            peer.send_raw(Cmd.P_TRIM, volume.number, head)
+        else:
+            raise PeerError("the peer offers neither TRIM nor WZEROES: it can't be told of zeroes")
+        volume.peer_pending += 1
+        if self.log.current.count >= self._ctx.resource.net.max_epoch_size:
+            self.log.close()
+        self._watch_acks()
+
+    def _ack_flags(self, volume: Volume) -> int:
+        syncing = volume.state.conn in _SYNC_STATES
+        flags = DP_MAY_SET_IN_SYNC if syncing else 0
+        protocol = self._ctx.resource.net.protocol
+        if protocol is Protocol.C or syncing:
+            flags |= DP_SEND_WRITE_ACK
+        if protocol is Protocol.B:
+            flags |= DP_SEND_RECEIVE_ACK
+        return flags
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def on_block_ack(self, cmd: Cmd, volume: Volume, ack: tuple[int, bytes, int, int]) -> bool:
+        """P_WRITE_ACK, P_RS_WRITE_ACK, P_RECV_ACK or P_NEG_ACK for an application write."""
+        sector, block_id, blksize, _ = ack
+        write = self._unacked.get(block_id)
+        if write is None or write.volume is not volume or write.sector != sector:
+            if cmd is not Cmd.P_NEG_ACK:
+                raise PeerError(f"{cmd.name} for sector {sector}: no such write is outstanding")
+            volume.mark_out_of_sync(sector, blksize)
+            return False
+        if cmd is not Cmd.P_NEG_ACK and blksize != write.size:
+            raise PeerError(f"{cmd.name}: {blksize} bytes acknowledged of {write.size} sent")
+        if cmd is Cmd.P_RECV_ACK:
+            raise PeerError("P_RECV_ACK for a write that did not ask for it")
+        del self._unacked[block_id]
+        volume.peer_pending -= 1
+        write.rs_ack = cmd is Cmd.P_RS_WRITE_ACK
+        self._net_done(write, cmd is not Cmd.P_NEG_ACK)
+        return True
+
+    def on_barrier_ack(self, ack: BarrierAck) -> None:
+        """P_BARRIER_ACK: the peer has an epoch for good; its writes may be forgotten."""
+        epoch = self.log.acknowledged(ack.barrier, ack.set_size)
+        for write in epoch.writes:
+            if write.net == PENDING:
+                raise PeerError("BarrierAck for an epoch with unacknowledged writes")
+        for write in epoch.writes:
+            write.epoch = None
+            self._forget(write)
+        self._flushes_progress()
+        self._watch_acks()
+
+    def _local_flushed(self, flush: Flush, errno: int) -> None:
+        if errno:
+            flush.local = FAILED
+            self._disk_failure.failed(flush.volume, f"flush failed (errno {errno})", flush=True)
+        else:
+            flush.local = DONE
+        self._flush_progress(flush)
+
+    def _local_done(self, write: WriteRequest, errno: int) -> None:
+        if errno:
+            write.local = FAILED
+            volume = write.volume
+            volume.mark_out_of_sync(write.sector, write.size)
+            self._disk_failure.failed(
+                volume,
+                f"local WRITE IO error sector {write.sector}+{write.size >> 9} (errno {errno})",
+            )
+        else:
+            write.local = DONE
+        self._maybe_complete(write)
+
+    def _net_done(self, write: WriteRequest, ok: bool) -> None:
+        write.net = DONE if ok else FAILED
+        if not ok:
+            write.volume.mark_out_of_sync(write.sector, write.size)
+        self._maybe_complete(write)
+
+    def _maybe_complete(self, write: WriteRequest) -> None:
+        if write.local == PENDING or write.net == PENDING or write.completed:
+            return
+        ok = write.local == DONE or write.net == DONE
+        if write.local != DONE and write.net == DONE:
+            # Only the peer has it: that counts if the peer's data is good.
+            ok = write.volume.state.pdsk is DiskState.UP_TO_DATE
+        self._complete(write, 0 if ok else errnos.EIO)
+        if write.epoch is None:
+            self._forget(write)
+
+    def _complete(self, write: WriteRequest, errno: int) -> None:
+        """Reply to the client (once the generation is durable) and let overlapping writes go on."""
+        write.completed = True
+        volume, number = write.volume, write.number
+        volume.app_pending -= 1
+        clients = self._ctx.ports.clients
+        volume.reply_when_durable(
+            lambda ok: clients.reply(number, errno if ok else errno or errnos.EIO, None)
+        )
+        if write.epoch is not None and write.epoch is self.log.current:
+            self.log.close()
+        lock, write.lock = write.lock, None
+        if lock is not None:
+            volume.ranges.release(lock)
+
+    def _forget(self, write: WriteRequest) -> None:
+        """Nobody needs this write any more: settle its bits, drop its activity-log references."""
+        if not write.completed:
+            return  # barrier-acknowledged before the local disk: _maybe_complete comes back
+        volume = write.volume
+        if write.rs_ack and write.local == DONE and write.net == DONE:
+            volume.mark_in_sync(write.sector, write.size)
+        gate, write.gate = write.gate, None
+        if gate is not None:
+            gate.leave(write.extents)
+
+    # -- flushes and barriers -----------------------------------------------------------------
+
+    def _flushes_progress(self) -> None:
+        for flush in list(self._flushes):
+            self._flush_progress(flush)
+
+    def _flush_progress(self, flush: Flush) -> None:
+        if flush not in self._flushes or flush.local == PENDING:
+            return
+        if flush.epoch is not None and self.log.holds(flush.epoch):
+            return
+        self._flushes.remove(flush)
+        volume = flush.volume
+        peer_good = volume.state.pdsk is DiskState.UP_TO_DATE and self._ctx.peer.up
+        errno = 0 if flush.local == DONE or peer_good else errnos.EIO
+        volume.app_pending -= 1
+        clients, number = self._ctx.ports.clients, flush.number
+        volume.reply_when_durable(
+            lambda ok: clients.reply(number, errno if ok else errno or errnos.EIO, None)
+        )
+
+    def send_barriers(self) -> bool:
+        """Send the barrier of every closed epoch; True if any was due."""
+        due = self.log.due_barriers()
+        for epoch in due:
+            self._ctx.peer.send(Cmd.P_BARRIER, Barrier(epoch.barrier))
+        return bool(due)
+
+    # -- loss ---------------------------------------------------------------------------------
+
+    def connection_lost(self) -> None:
+        """What the peer did not barrier-acknowledge is out of sync; writes complete without it."""
+        self._ctx.timers.cancel("ko-count")
+        for write in self.log.lost():
+            volume = write.volume
+            volume.mark_out_of_sync(write.sector, write.size)
+            write.epoch = None
+            if write.net == PENDING:
+                volume.peer_pending -= 1
+                write.net = FAILED
+            elif write.net == DONE:
+                write.rs_ack = False
+            if write.completed:
+                self._forget(write)
+            else:
+                self._maybe_complete(write)
+        self._unacked.clear()
+        self._flushes_progress()
+
+    def idle(self, volume: Volume) -> bool:
+        """Whether no write of the volume is in flight, waiting, or short of its barrier ack."""
+        return not volume.app_pending and not any(
+            write.volume is volume for write in self.log.writes()
+        )
+
+    # -- ko-count -----------------------------------------------------------------------------
+
+    def _watch_acks(self) -> None:
+        net = self._ctx.resource.net
+        if not net.ko_count or self._ctx.timers.pending("ko-count"):
+            return
+        oldest = self.log.oldest_ns()
+        if oldest is not None:
+            limit = net.timeout * net.ko_count * 100_000_000
+            left = max(oldest + limit - self._ctx.now_ns(), 1_000_000)
+            self._ctx.timers.set("ko-count", left, self._ko)
+
+    def _ko(self) -> None:
+        net = self._ctx.resource.net
+        oldest = self.log.oldest_ns()
+        if oldest is None:
+            return
+        if self._ctx.now_ns() - oldest >= net.timeout * net.ko_count * 100_000_000:
+            self._ctx.peer.give_up(
+                ConnState.TIMEOUT,
+                "Remote failed to finish a request within "
+                f"ko-count ({net.ko_count}) * timeout ({net.timeout} * 0.1s)",
+            )
+        else:
+            self._watch_acks()

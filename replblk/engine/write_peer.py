@@ -1,0 +1,311 @@
+"""A write that the peer sends: admission, local disk, acknowledgement, epoch.
+
+    P_DATA ─► checks ─► epoch ─► range lock (arrival order) ─► disk, durable ─► P_WRITE_ACK
+    P_BARRIER ─► epoch closed; all its writes acknowledged and durable ─► P_BARRIER_ACK
+
+With protocol C every acknowledged write is durable here, and the sender completes nothing before the
+acknowledgement: order between epochs holds without draining. With A and B a later epoch's writes wait
+until the earlier one is durable. Source: protocol, receiver algorithm.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from replblk.engine.disk_io import sector_offset
+from replblk.engine.epochs_received import EpochsReceived, ReceivedEpoch
+from replblk.model.errors import PeerError
+from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
+from replblk.model.vocabulary import ConnState, DiskState
+from replblk.wire.hot import block_ack, parse_data, parse_trim
+from replblk.wire.packets import (
+    DP_DISCARD,
+    DP_FUA,
+    DP_MAY_SET_IN_SYNC,
+    DP_SEND_RECEIVE_ACK,
+    DP_SEND_WRITE_ACK,
+    Barrier,
+    BarrierAck,
+    BlockDesc,
+    Cmd,
+)
+
+if TYPE_CHECKING:
+    from replblk.engine.admission import RangeLock
+    from replblk.engine.al_gate import AlGate
+    from replblk.engine.context import Context
+    from replblk.engine.disk_failure import DiskFailure
+    from replblk.engine.ports import Buffer
+    from replblk.engine.volume import Volume
+
+IN_PROGRESS_BYTES_MAX = 64 << 20
+"""Peer data in memory and not yet on disk; above it reading from the data socket stops."""
+_SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
+
+
+class PeerWrite:
+    """One write of the peer in progress."""
+
+    __slots__ = (
+        *("block_id", "data", "epoch", "flags", "gate", "lock", "sector", "session", "size"),
+        *("volume", "zero"),
+    )
+    epoch: ReceivedEpoch
+    lock: RangeLock
+
+    def __init__(self, volume: Volume, sector: int, block_id: bytes, flags: int, size: int) -> None:
+        self.volume = volume
+        self.sector = sector
+        self.block_id = block_id
+        self.flags = flags
+        self.size = size
+        self.data: Buffer = b""
+        self.zero = False
+        self.gate: AlGate | None = None
+        self.session = 0
+
+
+class WritePeer:
+    """The peer's writes of all volumes, and the epochs they come in."""
+
+    def __init__(self, ctx: Context, disk_failure: DiskFailure) -> None:
+        self._ctx = ctx
+        self._disk_failure = disk_failure
+        self._session = 0
+        self._bytes = 0
+        self._paused = False
+        self._waiting: deque[PeerWrite] = deque()
+        self.epochs = EpochsReceived(self._make_durable, self._ack_barrier)
+
+    @property
+    def congested(self) -> bool:
+        """Whether reading from the data socket is stopped for want of memory."""
+        return self._paused
+
+    # -- packets ------------------------------------------------------------------------------
+
+    def on_data(self, volume: Volume, payload: Buffer) -> None:
+        """P_DATA: sector, block id, sequence number, flags, then the data."""
+        sector, block_id, seq, flags = parse_data(payload)
+        data = memoryview(payload)[24:]
+        volume.saw_seq(seq)
+        size = len(data)
+        if size % 512 or size > REQUEST_BYTES_MAX:
+            raise PeerError(f"P_DATA: {size} bytes of data, wanted a multiple of 512 up to 1 MiB")
+        write = PeerWrite(volume, sector, block_id, flags, size)
+        write.data = data
+        self._receive(write, refused_size=size)
+
+    def on_zeroes(self, volume: Volume, payload: Buffer) -> None:
+        """P_TRIM and P_ZEROES: a range that reads as zeroes afterwards; no data."""
+        sector, block_id, seq, flags, size = parse_trim(payload)
+        volume.saw_seq(seq)
+        if size == 0 or size % 512 or size > DISCARD_BYTES_MAX:
+            raise PeerError(
+                f"P_TRIM/P_ZEROES: bad size {size}, wanted a multiple of 512 up to 128 MiB"
+            )
+        write = PeerWrite(volume, sector, block_id, flags, size)
+        write.zero = True
+        self._receive(write, refused_size=0)
+
+    def on_barrier(self, barrier: Barrier) -> None:
+        """P_BARRIER: the current epoch ends."""
+        if not self.epochs.barrier(barrier.barrier):
+            raise PeerError("P_BARRIER for an empty epoch")
+
+    def on_out_of_sync(self, volume: Volume, what: BlockDesc) -> None:
+        """P_OUT_OF_SYNC: the peer wrote without us; remember the range."""
+        start, size = what.sector, what.blksize
+        if size == 0 or size % 512 or size > DISCARD_BYTES_MAX or start >= volume.capacity_sectors:
+            raise PeerError(
+                f"P_OUT_OF_SYNC: sector {start}, {size} bytes is no range of this device"
+            )
+        end = min(start + (size >> 9), volume.capacity_sectors)
+        volume.mark_out_of_sync(start, (end - start) << 9)
+
+    # -- the way of a write -------------------------------------------------------------------
+
+    def _receive(self, write: PeerWrite, refused_size: int) -> None:
+        volume = write.volume
+        if write.sector + (write.size >> 9) > volume.capacity_sectors:
+            raise PeerError(
+                f"write beyond the end of the device: sector {write.sector}, {write.size} bytes, "
+                f"device {volume.capacity_sectors} sectors"
+            )
+        epoch = self.epochs.write_received()
+        write.epoch = epoch
+        write.session = self._session
+        volume.received_sectors += write.size >> 9
+        if volume.state.disk < DiskState.INCONSISTENT:
+            self._nack(write, refused_size)
+            self.epochs.write_done(epoch)
+            return
+        if write.size == 0:  # an empty flush: nothing to write, but it counts
+            self._answer(write)
+            self.epochs.write_done(epoch)
+            return
+        if write.flags & DP_SEND_RECEIVE_ACK:
+            self._send_ack(Cmd.P_RECV_ACK, write, write.size)
+        self._count(write, 1)
+        self._throttle()
+        if self._waiting or not self._may_go(write):
+            self._waiting.append(write)
+        else:
+            self._admit(write)
+
+    def _may_go(self, write: PeerWrite) -> bool:
+        if write.volume.sync_uuid_pending:
+            return False  # Inconsistent must be durable before anything is mixed in
+        return bool(write.flags & DP_SEND_WRITE_ACK) or not self.epochs.draining
+
+    def release_waiting(self) -> None:
+        """What held writes back may be gone: let them go on, in order."""
+        while self._waiting and self._may_go(self._waiting[0]):
+            self._admit(self._waiting.popleft())
+
+    def _admit(self, write: PeerWrite) -> None:
+        write.lock = write.volume.ranges.lock(
+            write.sector, write.size, lambda: self._ranged(write), exclusive=True
+        )
+
+    def _ranged(self, write: PeerWrite) -> None:
+        volume = write.volume
+        gate = volume.al_gate
+        if volume.state.disk < DiskState.INCONSISTENT or gate is None:
+            self._done(write, -1)
+            return
+        if volume.state.pdsk < DiskState.INCONSISTENT:
+            # We are the only storage of a diskless Primary: keep book as a Primary would.
+            volume.mark_out_of_sync(write.sector, write.size)
+            write.flags &= ~DP_MAY_SET_IN_SYNC
+            write.gate = gate
+            extents = al_extents_of(write.sector, write.size)
+            gate.enter(extents, lambda hot: self._logged(write, hot))
+        else:
+            self._store(write)
+
+    def _logged(self, write: PeerWrite, hot: bool) -> None:
+        if hot:
+            self._store(write)
+        else:
+            write.gate = None
+            self._done(write, -1)
+
+    def _store(self, write: PeerWrite) -> None:
+        volume, io = write.volume, self._ctx.io
+        if volume.state.disk < DiskState.INCONSISTENT:
+            self._done(write, -1)
+            return
+        durable = self._ctx.persist or bool(write.flags & DP_FUA)
+        offset = sector_offset(write.sector)
+        volume.written_sectors += write.size >> 9
+
+        def done(errno: int, _: Buffer | None) -> None:
+            self._done(write, errno)
+
+        if write.zero:
+            unmap = bool(write.flags & DP_DISCARD)
+            io.zero(volume, offset, write.size, done, unmap=unmap, durable=durable)
+        else:
+            io.write(volume, offset, write.data, done, durable=durable)
+
+    def _done(self, write: PeerWrite, errno: int) -> None:
+        """On disk, or failed: acknowledge, then let the epoch go on."""
+        volume = write.volume
+        self._count(write, -1)
+        gate, write.gate = write.gate, None
+        if gate is not None:
+            gate.leave(al_extents_of(write.sector, write.size))
+        if errno:
+            volume.mark_out_of_sync(write.sector, write.size)
+            if errno > 0:
+                self._disk_failure.failed(
+                    volume,
+                    f"local WRITE IO error sector {write.sector}+{write.size >> 9} (errno {errno})",
+                )
+        if write.session == self._session:
+            if errno:
+                self._nack(write, write.size)
+            else:
+                self._answer(write)
+            self.epochs.write_done(write.epoch)
+        volume.ranges.release(write.lock)
+        self._throttle()
+        self.release_waiting()
+
+    def _count(self, write: PeerWrite, by: int) -> None:
+        write.volume.unacked += by
+        self._bytes += by * (512 if write.zero else write.size)
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def _answer(self, write: PeerWrite) -> None:
+        if not write.flags & DP_SEND_WRITE_ACK:
+            return
+        volume = write.volume
+        if write.flags & DP_MAY_SET_IN_SYNC and volume.state.conn in _SYNC_STATES:
+            volume.mark_in_sync(write.sector, write.size)
+            self._send_ack(Cmd.P_RS_WRITE_ACK, write, write.size)
+        else:
+            self._send_ack(Cmd.P_WRITE_ACK, write, write.size)
+
+    def _nack(self, write: PeerWrite, size: int) -> None:
+        self._send_ack(Cmd.P_NEG_ACK, write, size)
+
+    def _send_ack(self, cmd: Cmd, write: PeerWrite, size: int) -> None:
+        volume = write.volume
+        ack = block_ack(write.sector, write.block_id, size, volume.next_seq())
+        self._ctx.peer.send_raw(cmd, volume.number, ack)
+
+    def _make_durable(self, epoch: ReceivedEpoch) -> None:
+        """All writes of an epoch are done: flush the disks unless each write already was."""
+        session = self._session
+        disks = [v for v in self._ctx.volumes.values() if v.has_disk]
+        if self._ctx.persist or not disks:
+            self.epochs.flushed(epoch)
+            return
+        left = len(disks)
+        failed = False
+
+        def done(volume: Volume, errno: int) -> None:
+            nonlocal left, failed
+            left -= 1
+            if errno:
+                failed = True
+                self._disk_failure.failed(volume, f"flush failed (errno {errno})", flush=True)
+            if left or session != self._session:
+                return
+            if failed:
+                # The epoch can't be promised: without its barrier ack the peer keeps it dirty.
+                self._ctx.peer.give_up(ConnState.BROKEN_PIPE, "flushing an epoch failed")
+            else:
+                self.epochs.flushed(epoch)
+                self.release_waiting()
+
+        for volume in disks:
+            self._ctx.io.flush(volume, lambda errno, _, v=volume: done(v, errno))  # type: ignore[misc]
+
+    def _ack_barrier(self, barrier: bytes, size: int) -> None:
+        self._ctx.peer.send(Cmd.P_BARRIER_ACK, BarrierAck(barrier, size))
+
+    def _throttle(self) -> None:
+        link = self._ctx.peer.data
+        want = self._bytes > IN_PROGRESS_BYTES_MAX
+        if want == self._paused or link is None:
+            return
+        if not want and self._bytes > IN_PROGRESS_BYTES_MAX // 2:
+            return
+        self._paused = want
+        self._ctx.ports.links.pause(link, want)
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def connection_lost(self) -> None:
+        """Epochs are dropped, nothing of the old connection is acknowledged any more."""
+        self._session += 1
+        self._paused = False
+        self.epochs = EpochsReceived(self._make_durable, self._ack_barrier)
+        waiting, self._waiting = self._waiting, deque()
+        for write in waiting:  # never submitted, never acknowledged: the peer knows them as lost
+            self._count(write, -1)
