@@ -2,8 +2,8 @@
 
 ``after_change`` is asked once per volume and change, ``after_connection_change`` once per resource.
 Each thing is named at most once, at the place of its last reason, so that P_STATE comes after what
-it refers to. The list says what the two states alone call for; where a thing depends on more (UUIDs,
-a policy, the other volumes), the comment at the member says what the caller still has to ask.
+it refers to. The list says what the two states alone call for; where a thing depends on more
+(UUIDs, a policy, the other volumes), the text of the member says what the caller still has to ask.
 
 Not consequences, but parts of a journey: the handshake packets before WFReportParams, the P_STATE
 after an administrator's promotion or demotion, before-resync handlers (they may veto).
@@ -78,6 +78,8 @@ def after_change(old: State, new: State, *, apv: int = 101) -> tuple[Follow, ...
 
     apv: agreed protocol version; it decides whether the end of a verify is announced.
     """
+    if new == old:
+        return ()
     todo: list[Follow] = []
     online = new.conn >= _C.CONNECTED
     reconnected = old.conn < _C.CONNECTED <= new.conn

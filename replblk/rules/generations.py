@@ -6,7 +6,7 @@ know that the resync *was* finished. If it then takes writes, and the target is 
 writes too, both histories fit together and one side's writes are silently overwritten. ``BRANCH``
 closes it: a new current UUID while the bitmap UUID stays, the old current UUID in the history. A
 target that had not finished continues by bitmap as before; one that had finished is resynced whole;
-one that was promoted meanwhile is a split brain, as it should be.
+one that was promoted meanwhile is a split brain, or refused as unrelated, but never merged.
 """
 
 from __future__ import annotations
