@@ -1,0 +1,182 @@
+"""What each 512-byte sector may read as: the register model of a device (invariant I3).
+
+Every write of a client has a number of its own, written into each of its sectors, so a sector names
+the write it came from. A read may return the last completed write or one concurrent with it. A
+write whose outcome nobody was told (the node died, or answered with an error) is *in doubt*: its
+sectors are old or new, each by itself, until a read settles it: after a read returned one value, no
+later read returns an older one. A trim counts as a write of zeroes that stays in doubt.
+
+Order is that of a counter that every begin and end advances, so there are no ties.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+
+from replblk.sim.store import SECTOR_BYTES
+from replblk.sim.world import SimulationError
+
+ZERO = 0
+"""The value of a sector of zeroes."""
+_HEADER = struct.Struct("<4sQQ12x")
+_MAGIC = b"SIMW"
+_COPIES = SECTOR_BYTES // _HEADER.size
+_ZERO_SECTOR = bytes(SECTOR_BYTES)
+
+
+def sector_content(write: int, sector: int) -> bytes:
+    """What write number *write* puts into *sector*: the same 32 bytes sixteen times."""
+    return _HEADER.pack(_MAGIC, write, sector) * _COPIES
+
+
+def value_of(data: bytes, sector: int) -> int:
+    """The number of the write a sector came from; torn, misplaced or foreign: the run failed."""
+    if data == _ZERO_SECTOR:
+        return ZERO
+    magic, write, place = _HEADER.unpack_from(data)
+    if data != data[: _HEADER.size] * _COPIES:
+        raise SimulationError(f"I3: sector {sector} is torn: {data[:32].hex()}...")
+    if magic != _MAGIC:
+        raise SimulationError(f"I3: sector {sector} holds what nobody wrote: {data[:32].hex()}")
+    if place != sector:
+        raise SimulationError(f"I3: sector {sector} holds sector {place} of write {write}")
+    return int(write)
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    """A write, zero or trim. end None: still running. certain: it was acknowledged."""
+
+    number: int
+    value: int
+    begin: int
+    end: int | None = None
+    certain: bool = False
+
+
+class _Candidate:
+    __slots__ = ("gone", "write")
+
+    def __init__(self, write: Write) -> None:
+        self.write = write
+        self.gone: int | None = None
+        """No read that begins later returns it: an earlier read settled on something else."""
+
+
+_BEFORE = Write(0, ZERO, 0, 0, True)
+
+
+class Register:
+    """All sectors of all volumes. Keys are (volume, sector)."""
+
+    def __init__(self) -> None:
+        self._sectors: dict[tuple[int, int], list[_Candidate]] = {}
+        self._now = 0
+        self._running: dict[int, Write] = {}
+
+    def tick(self) -> int:
+        """The next moment."""
+        self._now += 1
+        return self._now
+
+    def written(self) -> list[tuple[int, int]]:
+        """Every sector that was ever written, in the order of first writing."""
+        return list(self._sectors)
+
+    def begin_write(self, number: int, volume: int, sectors: range, *, zero: bool = False) -> Write:
+        """A client asks for a write."""
+        write = Write(number, ZERO if zero else number, self.tick())
+        self._running[number] = write
+        for sector in sectors:
+            held = self._sectors.setdefault((volume, sector), [])
+            if not held:
+                held.append(_Candidate(_BEFORE))
+            held.append(_Candidate(write))
+        return write
+
+    def end_write(self, write: Write, *, certain: bool) -> None:
+        """A write was acknowledged (certain), or its outcome will never be known."""
+        if write.end is None:
+            write.end = self.tick()
+            write.certain = certain
+            del self._running[write.number]
+
+    def end_read(self, begin: int, volume: int, sector: int, value: int) -> None:
+        """A read that began at *begin* returned *value* for a sector just now."""
+        held = self._sectors.get((volume, sector))
+        now = self.tick()
+        if held is None:
+            if value != ZERO:
+                raise SimulationError(f"I3: vol {volume} sector {sector} reads as write {value}")
+            return
+        chosen = self._possible(held, begin, value)
+        if chosen is None:
+            raise SimulationError(self._complaint(held, begin, volume, sector, value))
+        for candidate in held:
+            write = candidate.write
+            if write is chosen.write or candidate.gone is not None:
+                continue
+            if write.end is not None and write.end < begin:
+                candidate.gone = now
+
+    def may_hold(self, volume: int, sector: int, value: int) -> bool:
+        """Whether a read now could return *value*; settles nothing."""
+        held = self._sectors.get((volume, sector))
+        if held is None:
+            return value == ZERO
+        return self._possible(held, self._now + 1, value) is not None
+
+    def expected(self, volume: int, sector: int) -> list[int]:
+        """The values a read now could return."""
+        held = self._sectors.get((volume, sector), [_Candidate(_BEFORE)])
+        possible = (self._possible(held, self._now + 1, c.write.value) for c in held)
+        return sorted({c.write.value for c in possible if c is not None})
+
+    def fork(self) -> Register:
+        """A copy that goes its own way from here: the data of a node in a split brain."""
+        copy = Register()
+        copy._now = self._now
+        lost = {
+            write.number: replace(write, end=self._now) for write in self._running.values()
+        }  # they run on the other node: here nobody will ever tell
+        for key, held in self._sectors.items():
+            copied = []
+            for candidate in held:
+                twin = _Candidate(lost.get(candidate.write.number, candidate.write))
+                twin.gone = candidate.gone
+                copied.append(twin)
+            copy._sectors[key] = copied
+        return copy
+
+    def _possible(self, held: list[_Candidate], begin: int, value: int) -> _Candidate | None:
+        """The latest candidate with that value that a read begun at *begin* may return."""
+        for at in range(len(held) - 1, -1, -1):
+            candidate = held[at]
+            write = candidate.write
+            if write.value != value or (candidate.gone is not None and candidate.gone < begin):
+                continue
+            end = write.end
+            if end is not None and any(
+                other.write.certain
+                and other.write.begin > end
+                and other.write.end is not None
+                and other.write.end < begin
+                for other in held
+            ):
+                continue
+            return candidate
+        return None
+
+    def _complaint(
+        self, held: list[_Candidate], begin: int, volume: int, sector: int, value: int
+    ) -> str:
+        story = ", ".join(
+            f"write {c.write.number} value {c.write.value} [{c.write.begin}..{c.write.end}"
+            f"{' acked' if c.write.certain else ''}]{'' if c.gone is None else f' gone {c.gone}'}"
+            for c in held[-8:]
+        )
+        return (
+            f"I3: vol {volume} sector {sector} reads as {value} at {self._now} (read began "
+            f"{begin}); possible: {self.expected(volume, sector)}; history: {story}"
+        )
