@@ -1,0 +1,138 @@
+"""Opens, measures and locks the block device or regular file under a volume.
+
+Sizes in bytes. The lock lives as long as the descriptor: O_EXCL on a block device (which mounted
+file systems, md and dm hold, too), flock on a file. Every refusal is an ``OpenFailed`` with DRBD's
+error number and a sentence that names the path and what to do. Numbers: drbd.h, enum drbd_ret_code.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from dataclasses import dataclass
+
+from replblk.engine.ports import OpenFailed
+
+BLKGETSIZE64 = 0x80081272
+BLKPBSZGET = 0x127B
+"""linux/fs.h: size in bytes, physical block size."""
+
+SIZE_BYTES_MIN = 68 << 10
+"""Smallest device that can hold metadata: drbdmeta refuses less."""
+
+ERR_OPEN_DISK = 104
+ERR_DISK_CONFIGURED = 106
+ERR_DISK_NOT_BDEV = 107
+ERR_DISK_TOO_SMALL = 111
+ERR_BDCLAIM_DISK = 114
+
+_FILE_BLOCK_BYTES_MAX = 4096
+
+
+@dataclass(slots=True)
+class BackingDevice:
+    """An open, locked device. block_bytes: the smallest unit it writes without reading first."""
+
+    path: str
+    fd: int
+    size_bytes: int
+    block_bytes: int
+    is_block_device: bool
+
+    def second_fd(self) -> int:
+        """Another open file description of the same device, without a lock of its own.
+
+        The kernel reports a write-back error once for each open file description, so each thread
+        that flushes needs its own: with a shared one, the first to flush would take the error that
+        belongs to the other's writes.
+        """
+        return os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Give descriptor and lock back."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def open_backing_device(path: str) -> BackingDevice | OpenFailed:
+    """Open for reading and writing and lock; the lock is not waited for."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return _not_opened(path, error)
+    if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
+        what = "a directory" if stat.S_ISDIR(mode) else "neither a block device nor a regular file"
+        return OpenFailed(
+            ERR_DISK_NOT_BDEV,
+            f"{path} is {what}; 'disk' must name a block device or a file",
+        )
+    exclusive = os.O_EXCL if stat.S_ISBLK(mode) else 0
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusive)
+    except OSError as error:
+        return _not_opened(path, error)
+    opened = _lock_and_measure(path, fd)
+    if isinstance(opened, OpenFailed):
+        os.close(fd)
+    return opened
+
+
+def _lock_and_measure(path: str, fd: int) -> BackingDevice | OpenFailed:
+    # Judged again on what was really opened: the path may have changed since it was looked at.
+    status = os.fstat(fd)
+    is_block = stat.S_ISBLK(status.st_mode)
+    try:
+        if not is_block:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            return _not_opened(path, error)
+        return OpenFailed(
+            ERR_DISK_CONFIGURED,
+            f"{path} is in use by another process, probably the daemon of another resource or "
+            "node; give each its own backing file, or end that one first",
+        )
+    try:
+        size_bytes, block_bytes = _measure(fd, is_block, status)
+    except OSError as error:
+        return _not_opened(path, error)
+    if size_bytes < SIZE_BYTES_MIN:
+        return OpenFailed(
+            ERR_DISK_TOO_SMALL,
+            f"{path} has only {size_bytes} bytes; at least {SIZE_BYTES_MIN} are needed for the "
+            "metadata alone: use a larger device, or enlarge the file with 'truncate -s'",
+        )
+    return BackingDevice(path, fd, size_bytes, block_bytes, is_block)
+
+
+def _measure(fd: int, is_block: bool, status: os.stat_result) -> tuple[int, int]:
+    """(size, block size) in bytes; the size rounded down to whole sectors."""
+    if is_block:
+        (size_bytes,) = struct.unpack("Q", fcntl.ioctl(fd, BLKGETSIZE64, bytes(8)))
+        (block_bytes,) = struct.unpack("I", fcntl.ioctl(fd, BLKPBSZGET, bytes(4)))
+    else:
+        size_bytes = status.st_size
+        block_bytes = min(status.st_blksize, _FILE_BLOCK_BYTES_MAX)
+    return size_bytes // 512 * 512, max(block_bytes, 512)
+
+
+def _not_opened(path: str, error: OSError) -> OpenFailed:
+    if error.errno == errno.EBUSY:
+        return OpenFailed(
+            ERR_BDCLAIM_DISK,
+            f"{path} is claimed by someone else: unmount it, or stop the volume group, RAID or "
+            "daemon that uses it",
+        )
+    advice = {
+        errno.ENOENT: "create it, or correct 'disk' in the configuration",
+        errno.EROFS: "it is on a read-only file system or is itself read-only",
+        errno.EACCES: "it is read-only, or this user may not write to it; change its owner or mode",
+        errno.EPERM: "this user may not write to it; change its owner or mode",
+        errno.ENXIO: "the device node has no device behind it",
+    }.get(error.errno or 0, "see the system log")
+    why = os.strerror(error.errno or 0)
+    return OpenFailed(ERR_OPEN_DISK, f"{path} can't be opened for writing: {why}; {advice}")

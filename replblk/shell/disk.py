@@ -1,0 +1,222 @@
+"""The Disk port over threads: reads in one, writes with group commit in others.
+
+All methods are called on the loop's thread and only gather; ``end_step`` hands the gathered batch
+over. Answers come back once for each batch, on the loop's thread. Offsets and lengths in bytes.
+
+A read never waits behind a flush: it has a thread of its own, and one that the page cache can
+answer at once (RWF_NOWAIT) does not even leave the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from replblk.engine.ports import Buffer, OpenFailed
+from replblk.shell.backing_device import BackingDevice, open_backing_device
+from replblk.shell.disk_writer import DiskWriter, WriteOp, WriteQueue
+from replblk.shell.turns import stop_process
+
+DiskDone = Callable[[int, int, "bytes | memoryview | None"], None]
+"""(op, errno, data), as ``Node.on_disk_done``."""
+
+COMMITTERS = 2
+"""Commit threads of a device: a slow flush of one overlaps the writes of the other."""
+NOWAIT_BYTES_MAX = 64 << 10
+"""Longest read tried on the loop's thread: copying it takes some microseconds."""
+
+_Read = tuple[int, int, int]  # op, offset, length
+_Answer = tuple[int, int, bytes | memoryview | None]
+
+
+class FileDisk:
+    """One open backing device (``engine.ports.Disk``)."""
+
+    def __init__(
+        self,
+        device: BackingDevice,
+        loop: asyncio.AbstractEventLoop,
+        on_done: DiskDone,
+        committers: int = COMMITTERS,
+    ) -> None:
+        self.size_bytes = device.size_bytes
+        self.block_bytes = device.block_bytes
+        self._device = device
+        self._loop = loop
+        self._on_done = on_done
+        self._in_flight = 0
+        self._closed = False
+        self._reads: list[_Read] = []
+        self._writes: list[WriteOp] = []
+        self._nowait = hasattr(os, "RWF_NOWAIT")
+        self._answers: list[_Answer] = []
+        self._answers_lock = threading.Lock()
+        self._read_queue: queue.SimpleQueue[list[_Read]] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._run_reads, name="disk-reader", daemon=True)
+        self._reader.start()
+        self._write_queue = WriteQueue()
+        self._writers = [
+            DiskWriter(
+                device.second_fd(), self._write_queue, self._report_writes, f"disk-writer-{number}"
+            )
+            for number in range(committers)
+        ]
+
+    def read(self, op: int, offset: int, length: int) -> None:
+        """Read *length* bytes."""
+        self._check(offset, length)
+        self._reads.append((op, offset, length))
+
+    def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
+        """Write *data*, which stays untouched by the caller until the answer."""
+        self._check(offset, len(data))
+        self._writes.append(WriteOp(op, offset, len(data), data, durable))
+
+    def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
+        """Make the range read as zeroes."""
+        self._check(offset, length)
+        self._writes.append(WriteOp(op, offset, length, None, durable, unmap))
+
+    def flush(self, op: int) -> None:
+        """Make every answered write durable."""
+        assert not self._closed, "a flush of a closed disk"
+        self._in_flight += 1
+        self._writes.append(WriteOp(op, 0, 0, None, durable=True))
+
+    def close(self) -> None:
+        """Stop the threads and give the lock back; nothing may be in flight."""
+        assert not self._in_flight, f"{self._in_flight} operations in flight on a disk being closed"
+        if self._closed:
+            return
+        self._closed = True
+        self._read_queue.put([])
+        self._write_queue.close()
+        self._reader.join()
+        for writer in self._writers:
+            writer.join()
+        self._device.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the device and its lock were given back."""
+        return self._closed
+
+    def end_step(self) -> None:
+        """Hand over what was gathered."""
+        if self._writes:
+            writes, self._writes = self._writes, []
+            self._write_queue.put(writes)
+        if self._reads:
+            reads, self._reads = self._reads, []
+            if self._nowait:
+                reads = self._answer_from_cache(reads)
+            if reads:
+                self._read_queue.put(reads)
+
+    def _check(self, offset: int, length: int) -> None:
+        assert not self._closed, "an operation on a closed disk"
+        assert length > 0, "an empty operation"
+        assert offset >= 0, f"offset {offset}"
+        assert not (offset | length) & 511, f"offset {offset} or length {length} is no multiple"
+        assert offset + length <= self.size_bytes, f"{offset}+{length} ends behind the device"
+        self._in_flight += 1
+
+    def _answer_from_cache(self, reads: list[_Read]) -> list[_Read]:
+        """Answer what the page cache holds; returns the rest."""
+        left: list[_Read] = []
+        hits: list[_Answer] = []
+        for read in reads:
+            op, offset, length = read
+            if length > NOWAIT_BYTES_MAX:
+                left.append(read)
+                continue
+            buffer = bytearray(length)
+            try:
+                got = os.preadv(self._device.fd, [buffer], offset, os.RWF_NOWAIT)
+            except OSError as error:
+                # Not in the cache (EAGAIN), or an error, which the thread will meet and report.
+                self._nowait = error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS)
+                got = 0
+            if got == length:
+                hits.append((op, 0, memoryview(buffer)))
+            else:
+                left.append(read)
+        if hits:
+            self._report(hits)
+        return left
+
+    def _run_reads(self) -> None:
+        try:
+            while reads := self._read_queue.get():
+                for op, offset, length in reads:
+                    failed, data = read_fully(self._device.fd, offset, length)
+                    self._report([(op, failed, data)])
+        except Exception:
+            stop_process("the read thread")
+
+    def _report_writes(self, batch: Sequence[WriteOp]) -> None:
+        self._report([(op.op, op.errno, None) for op in batch])
+
+    def _report(self, answers: list[_Answer]) -> None:
+        """Called on any thread; the loop is woken once for all that gathers until it runs."""
+        with self._answers_lock:
+            first = not self._answers
+            self._answers += answers
+        if first:
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        with self._answers_lock:
+            answers, self._answers = self._answers, []
+        self._in_flight -= len(answers)
+        assert self._in_flight >= 0, "more answers than operations"
+        for op, failed, data in answers:
+            self._on_done(op, failed, data)
+
+
+def read_fully(fd: int, offset: int, length: int) -> tuple[int, bytes | None]:
+    """(errno, data); a device that ends early is an EIO, never a short answer."""
+    pieces = []
+    try:
+        while length:
+            piece = os.pread(fd, length, offset)
+            if not piece:
+                return errno.EIO, None
+            pieces.append(piece)
+            offset += len(piece)
+            length -= len(piece)
+    except OSError as error:
+        return error.errno or errno.EIO, None
+    return 0, pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class FileDisks:
+    """Opens the backing devices of a resource (``engine.ports.Disks``). paths: by volume number."""
+
+    def __init__(
+        self, paths: dict[int, str], loop: asyncio.AbstractEventLoop, on_done: DiskDone
+    ) -> None:
+        self._paths = paths
+        self._loop = loop
+        self._on_done = on_done
+        self._open: list[FileDisk] = []
+
+    def open(self, volume: int) -> FileDisk | OpenFailed:
+        """Open and lock the backing device of *volume*."""
+        device = open_backing_device(self._paths[volume])
+        if isinstance(device, OpenFailed):
+            return device
+        disk = FileDisk(device, self._loop, self._on_done)
+        self._open.append(disk)
+        return disk
+
+    def end_step(self) -> None:
+        """Hand over what every disk gathered."""
+        for disk in self._open:
+            disk.end_step()
+        if any(disk.closed for disk in self._open):
+            self._open = [disk for disk in self._open if not disk.closed]

@@ -1,0 +1,214 @@
+"""Group commit: a thread takes all writes that are queued and makes them durable with one flush.
+
+One batch: neighbouring writes are merged into single ``pwritev`` calls, then one ``fdatasync``
+serves every durable write and flush of the batch, then all answers go out together. So a flush
+costs the same for one write as for a hundred, without any timer: what arrives while a batch is
+being flushed becomes the next batch.
+
+Offsets and lengths in bytes, multiples of 512. No two overlapping operations are in flight together
+(the node's promise), so the order inside and across batches is free. Errors are errno values.
+
+A failed fdatasync is final: the kernel may have dropped the dirty pages and would answer the next
+fdatasync with success although they never reached the disk. So every durable operation of the batch
+fails, and every later write or flush of the device is answered EIO without touching it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from replblk.engine.ports import Buffer
+from replblk.shell.turns import stop_process
+
+IOV_MAX = 1024
+"""Pieces of one pwritev (Linux UIO_MAXIOV)."""
+ZERO_PIECE = bytes(1 << 20)
+"""Written again and again where the file system can't zero a range itself."""
+
+FALLOC_FL_KEEP_SIZE = 0x01
+FALLOC_FL_PUNCH_HOLE = 0x02
+FALLOC_FL_ZERO_RANGE = 0x10
+"""linux/falloc.h"""
+
+_CANNOT_ZERO = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EPERM)
+
+
+@dataclass(slots=True)
+class WriteOp:
+    """A queued write, zero or flush. data None with a length: zero the range; length 0: flush."""
+
+    op: int
+    offset: int
+    length: int
+    data: Buffer | None
+    durable: bool
+    unmap: bool = False
+    errno: int = 0
+
+
+Report = Callable[[Sequence[WriteOp]], None]
+
+
+class WriteQueue:
+    """What the commit threads of one device share: the queue, and whether the device has failed."""
+
+    def __init__(self) -> None:
+        self.failed = False
+        self._ready = threading.Condition()
+        self._queued: list[WriteOp] = []
+        self._closing = False
+
+    def put(self, ops: list[WriteOp]) -> None:
+        """Queue a batch; one idle thread takes it."""
+        with self._ready:
+            assert not self._closing, "an operation on a closed disk"
+            self._queued += ops
+            self._ready.notify()
+
+    def take(self) -> list[WriteOp]:
+        """All that is queued, waiting for the first; empty once closed."""
+        with self._ready:
+            while not self._queued and not self._closing:
+                self._ready.wait()
+            batch, self._queued = self._queued, []
+            return batch
+
+    def close(self) -> None:
+        """Let the threads end once the queue is empty."""
+        with self._ready:
+            self._closing = True
+            self._ready.notify_all()
+
+
+class DiskWriter:
+    """One commit thread with an open file description of its own (see ``second_fd`` for why)."""
+
+    def __init__(self, fd: int, queue: WriteQueue, report: Report, name: str) -> None:
+        self._fd = fd
+        self._queue = queue
+        self._report = report
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the thread's end and close its descriptor; the queue must be closed."""
+        self._thread.join()
+        os.close(self._fd)
+
+    def _run(self) -> None:
+        try:
+            while batch := self._queue.take():
+                self._commit(batch)
+                self._report(batch)
+        except Exception:
+            stop_process("a commit thread")
+
+    def _commit(self, batch: list[WriteOp]) -> None:
+        if self._queue.failed:
+            for op in batch:
+                op.errno = errno.EIO
+            return
+        for run in merged_runs([op for op in batch if op.data is not None]):
+            self._write_run(run)
+        for op in batch:
+            if op.data is None and op.length:
+                op.errno = self._zero(op)
+        durable = [op for op in batch if op.durable and not op.errno]
+        if durable:
+            self._flush(durable)
+
+    def _flush(self, durable: list[WriteOp]) -> None:
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._queue.failed = True
+            for op in durable:
+                op.errno = error.errno or errno.EIO
+            return
+        if self._queue.failed:
+            # Another thread met a failed flush meanwhile: the device is not to be trusted.
+            for op in durable:
+                op.errno = errno.EIO
+
+    def _write_run(self, run: list[WriteOp]) -> None:
+        """Write neighbours together; should that fail, one by one, to learn which of them fail."""
+        written = 0
+        total = sum(op.length for op in run)
+        try:
+            while written < total:
+                written += os.pwritev(self._fd, _rest(run, written), run[0].offset + written)
+            return
+        except OSError as error:
+            if len(run) == 1:
+                run[0].errno = error.errno or errno.EIO
+                return
+        for op in run:
+            self._write_run([op])
+
+    def _zero(self, op: WriteOp) -> int:
+        mode = FALLOC_FL_PUNCH_HOLE if op.unmap else FALLOC_FL_ZERO_RANGE
+        failed = fallocate(self._fd, mode | FALLOC_FL_KEEP_SIZE, op.offset, op.length)
+        if failed not in _CANNOT_ZERO:
+            return failed
+        done = 0
+        try:
+            while done < op.length:
+                piece = memoryview(ZERO_PIECE)[: op.length - done]
+                done += os.pwrite(self._fd, piece, op.offset + done)
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
+
+
+def merged_runs(writes: list[WriteOp]) -> list[list[WriteOp]]:
+    """Writes sorted by offset, cut wherever one does not begin where the one before ends."""
+    if not writes:
+        return []
+    writes.sort(key=lambda op: op.offset)
+    runs = [[writes[0]]]
+    for before, op in pairwise(writes):
+        assert before.offset + before.length <= op.offset, "overlapping writes in flight"
+        if before.offset + before.length == op.offset and len(runs[-1]) < IOV_MAX:
+            runs[-1].append(op)
+        else:
+            runs.append([op])
+    return runs
+
+
+def _rest(run: list[WriteOp], written: int) -> list[Buffer]:
+    """The buffers of a run without its first *written* bytes."""
+    buffers: list[Buffer] = []
+    for op in run:
+        assert op.data is not None
+        if written >= op.length:
+            written -= op.length
+        elif written:
+            buffers.append(memoryview(op.data)[written:])
+            written = 0
+        else:
+            buffers.append(op.data)
+    return buffers
+
+
+def _load_fallocate() -> Callable[[int, int, int, int], int]:
+    function = ctypes.CDLL(None, use_errno=True).fallocate
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    function.restype = ctypes.c_int
+
+    def call(fd: int, mode: int, offset: int, length: int) -> int:
+        """fallocate(2); 0 or the errno. Repeated when a signal interrupts it."""
+        while function(fd, mode, offset, length):
+            if (failed := ctypes.get_errno()) != errno.EINTR:
+                return failed
+        return 0
+
+    return call
+
+
+fallocate = _load_fallocate()

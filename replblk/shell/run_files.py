@@ -1,0 +1,124 @@
+"""Where the daemon of a resource keeps its socket, lock, pid and log: ``<run-dir>/<resource>/``.
+
+The lock decides who is the daemon: it is held for the process's life, so whatever else is found in
+the folder without the lock belongs to a dead one and may be replaced. A kill -9 needs no clean-up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from replblk.model.errors import AdminError
+
+UNIX_PATH_MAX = 107
+"""Bytes of a unix socket's path (sun_path without its NUL)."""
+LOG_BYTES_MAX = 8 << 20
+"""A longer log is moved to ``log.old`` when a daemon starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The paths of one resource."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, run_dir: str | Path, resource: str) -> RunFiles:
+        """The paths below *run_dir*; AdminError if they can't be a socket's."""
+        if not resource or "/" in resource or resource in (".", ".."):
+            raise AdminError(f"'{resource}' can't be the name of a resource", exit_code=10)
+        files = cls(Path(os.path.abspath(run_dir)) / resource)
+        longest = len(os.fsencode(files.control))
+        if longest > UNIX_PATH_MAX:
+            raise AdminError(
+                f"the path {files.control} has {longest} bytes, a socket's may have "
+                f"{UNIX_PATH_MAX}; choose a shorter --run-dir",
+                exit_code=20,
+            )
+        return files
+
+    @property
+    def control(self) -> Path:
+        """The control socket."""
+        return self.folder / "control.sock"
+
+    @property
+    def nbd(self) -> Path:
+        """The NBD socket."""
+        return self.folder / "nbd.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the living daemon."""
+        return self.folder / "lock"
+
+    @property
+    def pid(self) -> Path:
+        """The daemon's process number, for people and supervisors."""
+        return self.folder / "pid"
+
+    @property
+    def log(self) -> Path:
+        """What a daemon in the background says."""
+        return self.folder / "log"
+
+    def make(self) -> None:
+        """Create the folder, for its owner alone."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise AdminError(
+                f"can't create the run directory {self.folder}: {error.strerror}; "
+                "choose another with --run-dir",
+                exit_code=20,
+            ) from error
+
+    def open_log(self) -> int:
+        """A descriptor to append to the log; a long old one is put aside."""
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
+            self.log.replace(self.log.with_name("log.old"))
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        return os.open(self.log, flags, 0o600)
+
+    def log_tail(self, lines: int = 3) -> str:
+        """The last lines of the log, for an error message."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+
+class DaemonLock:
+    """The right to be the daemon of a resource; taken without waiting."""
+
+    def __init__(self, files: RunFiles) -> None:
+        self._files = files
+        self._fd = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._fd)
+            raise AdminError(
+                f"{files.folder.name}: its daemon runs already (process {read_pid(files)}); "
+                f"end it first with 'replblk down {files.folder.name}'",
+                exit_code=20,
+            ) from error
+        files.pid.write_text(f"{os.getpid()}\n")
+
+    def release(self) -> None:
+        """Give it back; the folder's files are removed while it is still held."""
+        if self._fd >= 0:
+            self._files.pid.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_pid(files: RunFiles) -> str:
+    """The process number in the pid file, or a question mark."""
+    try:
+        return files.pid.read_text().strip() or "?"
+    except OSError:
+        return "?"

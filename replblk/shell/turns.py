@@ -1,0 +1,166 @@
+"""One step of the node for each turn of the loop, then everything the ports gathered meanwhile.
+
+Events only queue inside the node, so a hundred packets and completions of one turn become one step:
+writes gather into one commit, acknowledgements into one send. After the step the ports carry out
+what they were given, in the order they were added (links first: the peer's commit overlaps ours).
+
+A bug must not acknowledge anything: whatever a step raises stops the process before a port could
+send, write or reply, with the traceback in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+from replblk.engine.ports import ClientRequest, Command
+
+EXIT_BUG = 70
+"""EX_SOFTWARE of sysexits.h: an internal fault."""
+
+
+class EventSink(Protocol):
+    """What turns and ports need of a node: its events, which only queue, and the step."""
+
+    def on_link_connected(self, link: int) -> None:
+        """An own connect succeeded."""
+
+    def on_link_accepted(self, link: int) -> None:
+        """The peer connected."""
+
+    def on_link_bytes(self, link: int, data: bytes) -> None:
+        """The peer sent something."""
+
+    def on_link_lost(self, link: int, why: str) -> None:
+        """A link is gone, or a connect failed."""
+
+    def on_listen_failed(self, why: str) -> None:
+        """There is no listener."""
+
+    def on_disk_done(self, op: int, errno: int, data: bytes | memoryview | None) -> None:
+        """A disk operation ended."""
+
+    def on_wake(self) -> None:
+        """The moment of ``wake_at`` has come."""
+
+    def on_client_request(self, request: ClientRequest) -> None:
+        """A client reads, writes, zeroes, trims or flushes."""
+
+    def on_command(self, command: Command) -> None:
+        """The administrator commands."""
+
+    def step(self) -> None:
+        """Drain the queue of events."""
+
+
+def stop_process(where: str) -> NoReturn:
+    """Log the exception being handled and end the process at once, without any clean-up."""
+    sys.stderr.write(f"internal fault in {where}; stopping at once, nothing is acknowledged\n")
+    traceback.print_exc(file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(EXIT_BUG)
+
+
+class Turns:
+    """Passes events to one node and schedules its steps. Lives on the loop's thread."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_bug: Callable[[str], object] = stop_process,
+    ) -> None:
+        self._loop = loop
+        self._on_bug = on_bug
+        self._node: EventSink | None = None
+        self._end_step: list[Callable[[], None]] = []
+        self._scheduled = False
+        self._stopped = False
+
+    def drive(self, node: EventSink) -> None:
+        """The node to step; set once, before the first event."""
+        assert self._node is None, "a second node on the same turns"
+        self._node = node
+        self.wake()
+
+    @property
+    def node(self) -> EventSink:
+        """The node being driven."""
+        assert self._node is not None, "an event before there is a node"
+        return self._node
+
+    def after_step(self, end_step: Callable[[], None]) -> None:
+        """Call *end_step* after every step, after those added before."""
+        self._end_step.append(end_step)
+
+    def wake(self) -> None:
+        """An event was queued: step in this turn of the loop or the next."""
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def stop(self) -> None:
+        """No more steps: the node is down."""
+        self._stopped = True
+
+    # The events of a node, each passed on and followed by a step.
+
+    def on_link_connected(self, link: int) -> None:
+        """An own connect succeeded."""
+        self.node.on_link_connected(link)
+        self.wake()
+
+    def on_link_accepted(self, link: int) -> None:
+        """The peer connected."""
+        self.node.on_link_accepted(link)
+        self.wake()
+
+    def on_link_bytes(self, link: int, data: bytes) -> None:
+        """The peer sent something."""
+        self.node.on_link_bytes(link, data)
+        self.wake()
+
+    def on_link_lost(self, link: int, why: str) -> None:
+        """A link is gone, or a connect failed."""
+        self.node.on_link_lost(link, why)
+        self.wake()
+
+    def on_listen_failed(self, why: str) -> None:
+        """There is no listener."""
+        self.node.on_listen_failed(why)
+        self.wake()
+
+    def on_disk_done(self, op: int, errno: int, data: bytes | memoryview | None) -> None:
+        """A disk operation ended."""
+        self.node.on_disk_done(op, errno, data)
+        self.wake()
+
+    def on_wake(self) -> None:
+        """The moment of ``wake_at`` has come."""
+        self.node.on_wake()
+        self.wake()
+
+    def on_client_request(self, request: ClientRequest) -> None:
+        """A client reads, writes, zeroes, trims or flushes."""
+        self.node.on_client_request(request)
+        self.wake()
+
+    def on_command(self, command: Command) -> None:
+        """The administrator commands."""
+        self.node.on_command(command)
+        self.wake()
+
+    def _run(self) -> None:
+        self._scheduled = False
+        if self._stopped or self._node is None:
+            return
+        try:
+            self._node.step()
+            for end_step in self._end_step:
+                end_step()
+        except Exception:
+            self._stopped = True
+            self._on_bug("a step of the node")

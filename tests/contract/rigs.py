@@ -1,0 +1,150 @@
+"""The worlds a port can live in: the contract tests run the same stories in each of them.
+
+A rig builds the port under test, hands its events to a ``Recorder``, and lets the world go on until
+something has happened. ``submit`` brackets what a node does in one step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import uvloop
+
+from replblk.engine.ports import Clock, Disk, Links, OpenFailed
+from replblk.model.config import Address
+from replblk.shell.clock import MonotonicClock
+from replblk.shell.disk import FileDisks
+from replblk.shell.links import TcpLinks
+from tests.support.recorder import Recorder
+
+LIMIT_S = 10.0
+"""Real time after which a story that does not go on has failed."""
+
+
+class DiskRig(Protocol):
+    """One machine with one backing device of *size_bytes*."""
+
+    recorder: Recorder
+
+    def open(self) -> Disk | OpenFailed: ...
+    def submit(self) -> None: ...
+    def run_until(self, happened: Callable[[], bool]) -> None: ...
+
+
+class LinkRig(Protocol):
+    """Two nodes, 0 and 1, that can reach each other."""
+
+    links: tuple[Links, Links]
+    recorders: tuple[Recorder, Recorder]
+
+    def submit(self) -> None: ...
+    def run_until(self, happened: Callable[[], bool]) -> None: ...
+
+
+class ClockRig(Protocol):
+    """One clock; its ringing is recorded as wakes."""
+
+    clock: Clock
+    recorder: Recorder
+
+    def run_until(self, happened: Callable[[], bool]) -> None: ...
+
+
+class _Looped:
+    """A uvloop that runs only while a story waits."""
+
+    def __init__(self) -> None:
+        self.loop = uvloop.new_event_loop()
+
+    def run_until(self, happened: Callable[[], bool]) -> None:
+        async def wait() -> None:
+            async with asyncio.timeout(LIMIT_S):
+                while not happened():
+                    await asyncio.sleep(0.001)
+
+        self.submit()
+        self.loop.run_until_complete(wait())
+
+    def submit(self) -> None:
+        """Ports with nothing to hand over."""
+
+
+class ShellDiskRig(_Looped):
+    """A file in a temporary directory behind ``shell.disk``."""
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        super().__init__()
+        self.recorder = Recorder()
+        self.path = folder / "disk"
+        with self.path.open("wb") as file:
+            file.truncate(size_bytes)
+        self._disks = FileDisks({0: str(self.path)}, self.loop, self.recorder.on_disk_done)
+
+    def open(self) -> Disk | OpenFailed:
+        return self._disks.open(0)
+
+    def submit(self) -> None:
+        self._disks.end_step()
+
+
+class ShellLinkRig(_Looped):
+    """Two TCP endpoints on loopback addresses behind ``shell.links``."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        own = Address(family="ipv4", host="127.0.0.1", port=port)
+        peer = Address(family="ipv4", host="127.0.0.2", port=port)
+        self.recorders = (Recorder(), Recorder())
+        self.links = tuple(
+            TcpLinks(one, other, self.loop, recorder, recorder.warn)
+            for (one, other), recorder in zip(
+                ((own, peer), (peer, own)), self.recorders, strict=True
+            )
+        )
+
+    def submit(self) -> None:
+        for links in self.links:
+            links.end_step()
+
+
+class ShellClockRig(_Looped):
+    """The machine's own clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorder = Recorder()
+        self.clock = MonotonicClock(self.loop, self.recorder.on_wake)
+
+
+@contextlib.contextmanager
+def shell_disk(folder: Path, size_bytes: int) -> Iterator[DiskRig]:
+    rig = ShellDiskRig(folder, size_bytes)
+    yield rig
+    rig.loop.close()
+
+
+@contextlib.contextmanager
+def shell_links(port: int) -> Iterator[LinkRig]:
+    rig = ShellLinkRig(port)
+    yield rig
+    for links in rig.links:
+        rig.loop.run_until_complete(links.shut(0.2))
+    rig.loop.run_until_complete(asyncio.sleep(0))
+    rig.loop.close()
+
+
+@contextlib.contextmanager
+def shell_clock() -> Iterator[ClockRig]:
+    rig = ShellClockRig()
+    yield rig
+    rig.clock.close()
+    rig.loop.close()
+
+
+DISK_RIGS = {"shell": shell_disk}
+LINK_RIGS = {"shell": shell_links}
+CLOCK_RIGS = {"shell": shell_clock}

@@ -1,0 +1,52 @@
+"""One step a turn, ports after it, and nothing at all after a bug."""
+
+from __future__ import annotations
+
+import asyncio
+
+from replblk.shell.turns import Turns
+from tests.support.recorder import Recorder
+
+
+def run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_many_events_of_a_turn_are_one_step_then_the_ports_in_their_order() -> None:
+    loop = asyncio.new_event_loop()
+    node, order = Recorder(), []
+    turns = Turns(loop)
+    turns.after_step(lambda: order.append(("links", node.steps)))
+    turns.after_step(lambda: order.append(("disks", node.steps)))
+    turns.drive(node)
+    run(loop)
+    order.clear()
+    for op in range(10):
+        turns.on_disk_done(op, 0, None)
+    turns.on_wake()
+    run(loop)
+    assert node.steps == 2
+    assert order == [("links", 2), ("disks", 2)]
+    assert len(node.disk) == 10
+    loop.close()
+
+
+def test_a_bug_in_a_step_stops_before_any_port_acts() -> None:
+    loop = asyncio.new_event_loop()
+    acted: list[str] = []
+    bugs: list[str] = []
+
+    class Broken(Recorder):
+        def step(self) -> None:
+            raise AssertionError("an invariant is broken")
+
+    turns = Turns(loop, on_bug=bugs.append)
+    turns.after_step(lambda: acted.append("send"))
+    turns.drive(Broken())
+    run(loop)
+    turns.wake()
+    run(loop)
+    assert bugs == ["a step of the node"]
+    assert acted == []
+    loop.close()
