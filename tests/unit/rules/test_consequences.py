@@ -102,6 +102,17 @@ def test_order(old: State, new: State, expected: tuple[Follow, ...]) -> None:
     assert after_change(old, new) == expected
 
 
+def test_each_thing_is_done_once_at_the_place_of_its_last_reason() -> None:
+    """Both nodes attach at once: P_UUIDS for the peer's disk and for ours is one P_UUIDS."""
+    old = ATTACHING.but(pdsk=D.DISKLESS)
+    assert after_change(old, old.but(disk=D.NEGOTIATING, pdsk=D.NEGOTIATING)) == (
+        Follow.SEND_SIZES,
+        Follow.SEND_UUIDS,
+        Follow.SEND_STATE,
+        Follow.WRITE_SUPERBLOCK,
+    )
+
+
 def test_the_sync_uuid_goes_before_all_other_packets() -> None:
     grown = GOOD.but(pdsk=D.DISKLESS, conn=C.WF_BITMAP_S)
     todo = after_change(grown, SOURCE)

@@ -178,8 +178,8 @@ def test_step_5_solved_by_hand_but_ambiguous_is_a_full_sync() -> None:
 
 
 def test_step_7_an_inconsistent_node_is_no_source() -> None:
-    bad = {"own_disk": D.INCONSISTENT, "peer_disk": D.INCONSISTENT}
-    here, there = _both(_facts(UuidSet(Y, X), UuidSet(X), **bad))
+    bad = D.INCONSISTENT
+    here, there = _both(_facts(UuidSet(Y, X), UuidSet(X), own_disk=bad, peer_disk=bad))
     assert here.conn is None
     assert "I shall become SyncSource, but I am inconsistent!" in _texts(here)
     assert "primary --force" in here.reason
