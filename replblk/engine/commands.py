@@ -1,7 +1,7 @@
 """The administrator's commands, one after the other; waiting ones beside them.
 
-Each ends in one answer: DRBD's code and sentence, and what to do. A change refused because the state
-is just moving (-18) is tried again when it has moved.
+Each ends in one answer: DRBD's code and sentence, and what to do. A change refused because the
+state is just moving (-18) is tried again when it has moved.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Connection:
     # -- draining -----------------------------------------------------------------------------
 
     def _when_drained(self, then: Callable[[], None]) -> None:
-        """Nothing that the old connection asked of our disks may still be running in the new one."""
+        """Nothing the old connection asked of our disks may still be running in the new one."""
         self._after_drain = then
         self.check_drained()
 

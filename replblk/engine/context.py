@@ -1,4 +1,4 @@
-"""What every path of a node shares: configuration, ports, volumes, services, the queue of a step."""
+"""What every path of a node shares: configuration, ports, volumes, services, a step's queue."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Context:
 
     @property
     def persist(self) -> bool:
-        """Whether an acknowledgement means flushed (the default) and not just handed to the device."""
+        """Whether an acknowledgement means flushed (the default), not just handed to the device."""
         return self.settings.durability == "disk"
 
     def now_ns(self) -> int:

@@ -1,8 +1,8 @@
 """What a disk error leads to: the policy on-io-error, never a retry.
 
-A failed write or read is acted on as configured: the disk is given up (detach) or its data is called
-Inconsistent (pass_on). A failed flush and any metadata error always give the disk up: nobody knows
-what of the earlier writes survived. Source: states, I/O error policy.
+A failed write or read is acted on as configured: the disk is given up (detach) or its data is
+called Inconsistent (pass_on). A failed flush and any metadata error always give the disk up: nobody
+knows what of the earlier writes survived. Source: states, I/O error policy.
 """
 
 from __future__ import annotations

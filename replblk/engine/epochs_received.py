@@ -25,7 +25,8 @@ class ReceivedEpoch:
 
 class EpochsReceived:
     """ready(epoch): called once per epoch, in order, when all its writes are done: the caller makes
-    them durable if they are not yet and then calls ``flushed``; ack(barrier, size) sends the answer."""
+    them durable if they are not yet, then calls ``flushed``. ack(barrier, size) sends the answer.
+    """
 
     def __init__(
         self, ready: Callable[[ReceivedEpoch], None], ack: Callable[[bytes, int], None]
@@ -52,7 +53,7 @@ class EpochsReceived:
         self._advance()
 
     def barrier(self, barrier: bytes) -> bool:
-        """P_BARRIER: the current epoch ends. False for an empty one, which a sender must not send."""
+        """P_BARRIER: the current epoch ends. False for an empty one: nobody may send that."""
         epoch = self._epochs[-1]
         if epoch.size == 0:
             return False

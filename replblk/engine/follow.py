@@ -1,7 +1,7 @@
 """Carries out what follows a committed state change, in the order ``rules.consequences`` gives.
 
-This is the second table of a node: which state leads to which work. Journeys that begin with a state
-(resync, detach) are started here through callables; handlers are not called yet.
+This is the second table of a node: which state leads to which work. Journeys that begin with a
+state (resync, detach) are started here through callables; handlers are not called yet.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NOT_CALLED_YET = frozenset(
 
 
 class FollowUps:
-    """detach(volume): let a Failed disk go. start_source(volume): resync as source, bits are set."""
+    """detach(volume): let a Failed disk go. start_source(volume): resync as source, bits set."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class FollowUps:
             )
 
     def _rotate(self, volume: Volume, old: State, new: State) -> None:
-        """The peer misses what is written from now on: a new generation, durable before any reply."""
+        """The peer misses what is written now: a new generation, durable before any reply."""
         rotation = rotation_after(old, new, volume.uuids)
         if rotation is Rotation.KEEP or volume.meta is None:
             return

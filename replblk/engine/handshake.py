@@ -3,9 +3,9 @@
     P_CONNECTION_FEATURES ◄─► [P_AUTH_CHALLENGE, P_AUTH_RESPONSE ◄─►] P_PROTOCOL ─►
     for every volume: P_SYNC_PARAM89, P_SIZES, P_UUIDS (with a disk), P_STATE ─► WFReportParams
 
-Nothing waits for the peer between P_PROTOCOL and the last P_STATE. A failed authentication costs the
-connection and nothing else: whoever knows no secret must not be able to stop the pair (DRBD itself
-goes StandAlone). Source: protocol, handshake.
+Nothing waits for the peer between P_PROTOCOL and the last P_STATE. A failed authentication costs
+the connection and nothing else: whoever knows no secret must not be able to stop the pair (DRBD
+itself goes StandAlone). Source: protocol, handshake.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _MIRROR = {
 
 
 class Handshake:
-    """Runs from ``begin`` until the parameters are sent; ``active`` says whether packets are its."""
+    """Runs from ``begin`` until the parameters are sent; while ``active``, packets are its."""
 
     def __init__(
         self,

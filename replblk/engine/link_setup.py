@@ -2,11 +2,11 @@
 
 Both nodes connect and listen. The side that opened a TCP connection says first what it is for:
 P_INITIAL_DATA, then P_INITIAL_META. A node that was given the data socket opens the meta socket at
-once; one that opened the data socket waits for it. When both nodes opened the same kind of socket at
-the same moment ("crossed"), the node with the lower address keeps its own, the other keeps both until
-one of them ends: two replblk nodes agree at once, and a kernel, which always takes the newest, agrees
-with either. Nothing is believed until both sockets have stayed open for the check time.
-Source: protocol, connect algorithm (drbd_receiver.c conn_connect, 8.4).
+once; one that opened the data socket waits for it. When both nodes opened the same kind of socket
+at the same moment ("crossed"), the node with the lower address keeps its own, the other keeps both
+until one of them ends: two replblk nodes agree at once, and a kernel, which always takes the
+newest, agrees with either. Nothing is believed until both sockets have stayed open for the check
+time. Source: protocol, connect algorithm (drbd_receiver.c conn_connect, 8.4).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Every metadata write of a volume, in the right order: superblock, activity-log blocks, bitmap pages.
+"""Every metadata write of a volume, in the right order: superblock, activity log, bitmap pages.
 
-Superblock writes are serialised; each carries the volume as it is when the write begins, and whoever
-asked before that moment is told when it is durable. Bitmap writes are serialised too, so that no
-page is in flight twice. Any metadata error gives the disk up, whatever on-io-error says.
+Superblock writes are serialised; each carries the volume as it is when the write begins, and
+whoever asked before that moment is told when it is durable. Bitmap writes are serialised too, so
+that no page is in flight twice. Any metadata error gives the disk up, whatever on-io-error says.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from replblk.engine.ports import Buffer
     from replblk.engine.volume import Volume
     from replblk.meta.al_transaction import Transaction
+    from replblk.meta.bitmap import Bitmap
 
 Told = Callable[[bool], None]
 """Called once: True when what was asked is durable, False when the disk failed meanwhile."""
@@ -150,7 +151,13 @@ class MetaStore:
             left = 0
             runs = list(_runs(pages))
 
-            def done(first: int, count: int, errno: int, told: Told = told) -> None:
+            def done(
+                first: int,
+                count: int,
+                errno: int,
+                told: Told = told,
+                bitmap: Bitmap = bitmap,
+            ) -> None:
                 nonlocal left
                 left -= 1
                 if errno:

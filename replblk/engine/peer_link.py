@@ -175,7 +175,7 @@ class PeerLink:
     # -- liveness -----------------------------------------------------------------------------
 
     def ping(self, then: Callable[[], None] | None = None) -> None:
-        """Send P_PING; *then* runs when the answer is in: all the peer sent before has been seen."""
+        """Send P_PING; *then* runs when the answer is in: our earlier meta packets were seen."""
         first = not self._ping_out
         self._pings_sent += 1
         if then is not None:

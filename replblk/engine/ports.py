@@ -35,7 +35,7 @@ class Disk(Protocol):
 
     size_bytes: int
     block_bytes: int
-    """Smallest unit the device writes: offsets and lengths that are multiples of 512 always work."""
+    """Smallest unit the device writes; multiples of 512 always work."""
 
     def read(self, op: int, offset: int, length: int) -> None:
         """Read; the answer carries exactly *length* bytes, or an errno."""
@@ -74,7 +74,7 @@ class Links(Protocol):
         """Start a connection to the peer: ``Node.on_link_connected`` or ``Node.on_link_lost``."""
 
     def send(self, link: int, data: Buffer) -> None:
-        """Append to the byte stream. Received bytes arrive as ``Node.on_link_bytes(link, data)``."""
+        """Append to the stream. Received bytes arrive as ``Node.on_link_bytes(link, data)``."""
 
     def close(self, link: int) -> None:
         """Close at once; no event follows for this link. Bytes already given to ``send`` are
@@ -109,9 +109,10 @@ class Clients(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a command. text: a sentence (may be empty on success), exit_code: for the shell.
+    """What became of a command. text: a sentence, maybe empty; exit_code: for the shell.
 
-    code: DRBD's state change result (<= 0 refused, >= 1 fine) or error number (> 100); 0 if neither.
+    code: DRBD's state change result (<= 0 refused, >= 1 fine) or error number (> 100); 0 if
+    neither.
     """
 
     exit_code: int = 0
@@ -142,7 +143,8 @@ class ClientRequest:
     """An I/O request of a client. Ranges in bytes, multiples of 512, inside the device.
 
     kind: "read", "write", "zero" (write zeroes), "trim", "flush". data: for writes, owned by the
-    node from now on. fua: durable on both nodes before the reply. unmap: a zero may give space back.
+    node from now on. fua: durable on both nodes before the reply. unmap: a zero may give space
+    back.
     """
 
     number: int

@@ -1,8 +1,8 @@
 """Writes the peer has not barrier-acknowledged, by epoch; one sequence per connection, all volumes.
 
 A write stays here after its acknowledgement until P_BARRIER_ACK: only then is it sure that the peer
-could lose it no more, whatever the peer's cache does. What is still here when the connection is lost
-is out of sync. Source: protocol, epochs and barriers.
+could lose it no more, whatever the peer's cache does. What is still here when the connection is
+lost is out of sync. Source: protocol, epochs and barriers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TransferLog:
             self.current = Epoch(self._number)
 
     def due_barriers(self) -> list[Epoch]:
-        """Closed epochs whose barrier was not sent yet, in order; they count as sent from now on."""
+        """Closed epochs whose barrier was not sent yet, in order; now they count as sent."""
         due = [epoch for epoch in self._closed if not epoch.barrier_sent]
         for epoch in due:
             epoch.barrier_sent = True

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Volume:
-    """Everything a node knows of one volume. Counters are in sectors or counts, as /proc shows them."""
+    """Everything a node knows of one volume. Counters are what /proc shows, in sectors."""
 
     def __init__(self, config: VolumeConfig) -> None:
         self.number = config.number
@@ -156,7 +156,7 @@ class Volume:
     # -- sequence numbers ---------------------------------------------------------------------
 
     def next_seq(self) -> int:
-        """The number of the next P_DATA or block acknowledgement on this volume (32 bits, wraps)."""
+        """The number of the next P_DATA or block acknowledgement here (32 bits, wraps)."""
         self.packet_seq = self.packet_seq + 1 & 0xFFFFFFFF
         return self.packet_seq
 

@@ -3,9 +3,9 @@
     P_DATA ─► checks ─► epoch ─► range lock (arrival order) ─► disk, durable ─► P_WRITE_ACK
     P_BARRIER ─► epoch closed; all its writes acknowledged and durable ─► P_BARRIER_ACK
 
-With protocol C every acknowledged write is durable here, and the sender completes nothing before the
-acknowledgement: order between epochs holds without draining. With A and B a later epoch's writes wait
-until the earlier one is durable. Source: protocol, receiver algorithm.
+With protocol C every acknowledged write is durable here, and the sender completes nothing before
+the acknowledgement: order between epochs holds without draining. With A and B a later epoch's
+writes wait until the earlier one is durable. Source: protocol, receiver algorithm.
 """
 
 from __future__ import annotations

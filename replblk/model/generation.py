@@ -21,7 +21,7 @@ def same_generation(a: int, b: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class UuidSet:
-    """Four 64-bit generation identifiers; 0 in *bitmap* means "not recording for an absent peer"."""
+    """Four 64-bit generation identifiers; *bitmap* 0: not recording for an absent peer."""
 
     current: int = JUST_CREATED
     bitmap: int = 0

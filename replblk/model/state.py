@@ -67,7 +67,10 @@ class State:
         )
 
     def __str__(self) -> str:
-        return f"{{ cs:{self.conn} ro:{self.role}/{self.peer} ds:{self.disk}/{self.pdsk} {self.letters()} }}"
+        return (
+            f"{{ cs:{self.conn} ro:{self.role}/{self.peer} "
+            f"ds:{self.disk}/{self.pdsk} {self.letters()} }}"
+        )
 
     def letters(self) -> str:
         """DRBD's six flag letters in log lines: s a p u F N, with r for running and - for unset."""
@@ -84,7 +87,7 @@ class State:
         )
 
     def difference(self, new: State) -> str:
-        """DRBD's log form of a change, ``role( Secondary -> Primary ) disk( ... )``; "" if equal."""
+        """DRBD's log form of a change, ``role( Secondary -> Primary ) ...``; "" if equal."""
         parts = [
             f"{name}( {_show(old)} -> {_show(now)} )"
             for name in ("role", "peer", "conn", "disk", "pdsk")
