@@ -137,7 +137,7 @@ def drbdmeta(
 ) -> tuple[int, str]:
     """Exit status and what it printed, but for its complaints that a file is no block device."""
     done = subprocess.run(
-        ["drbdmeta", "--force", *image.options * (command[0] == "create-md"), "910", image.format,
+        ["drbdmeta", "--force", *image.options * (command[0] == "create-md"), "-", image.format,
          "x.img", image.index, *command],
         cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
         text=True, check=False,

@@ -56,7 +56,7 @@ class ActivityLog:
     """The cache of hot extents of one volume.
 
     slots: how many extents may be hot (al-extents, see ``clamp_extents``).
-    first_number: number of the first transaction.
+    first_number: number of the first transaction; 0 on a ring that was just initialised.
     Every extent in the cache is in ``_slot_of``; it is either held (``_references``) or idle
     (``_idle``, least recently used first). ``_extent_in`` is the cache as the disk will know it.
     """
@@ -64,8 +64,8 @@ class ActivityLog:
     def __init__(self, slots: int, first_number: int = 0) -> None:
         assert 0 < slots <= AL_EXTENTS_MAX
         self.slots = slots
-        self.next_number = first_number
         self.writes = 0
+        self.next_number = 0
         self._cursor = 0
         self._extent_in: list[int] = []
         self._never_used = slots
@@ -74,9 +74,14 @@ class ActivityLog:
         self._idle: dict[int, None] = {}
         self._pending: Change | None = None
         self.clear()
+        self.next_number = first_number
 
     def clear(self) -> None:
-        """Forget every extent (the ring on disk was initialised); numbers go on counting."""
+        """Forget every extent, since the ring on disk was initialised: numbers begin at 0 again.
+
+        A torn very first transaction is then in the first block, where ``replay`` can tell it.
+        """
+        self.next_number = 0
         self._cursor = 0
         self._extent_in = [FREE] * self.slots
         self._never_used = self.slots  # slots below this one are free
@@ -159,6 +164,8 @@ class ActivityLog:
         *al_blocks*.
         """
         assert self._pending is None, "a change is being written to the old ring"
+        if self.next_number + al_blocks > NUMBER_MODULUS:
+            self.next_number = 0  # still the newest; across the wrap, two could claim one block
         blocks = [b""] * al_blocks
         for _ in range(al_blocks):
             at = self.next_number % al_blocks
