@@ -4,14 +4,15 @@
 * ``backing_device``  open, size and lock a block device or file
 * ``disk``            the Disk port: reads, and the queue to the commit threads
 * ``disk_writer``     group commit: merge neighbours, write, one fdatasync for the batch
-* ``links``           the Links port: TCP to the peer
+* ``links``           the Links port: TCP to the peer; ``link`` is one connection
 * ``clock``           the Clock port: monotonic time and chance
 * ``client``          the Clients port: numbers requests and commands, finds who waits for an answer
 * ``nbd_exports``     the volumes as NBD exports
 * ``logs``            notices as log lines in DRBD's phrases
-* ``metrics``         the status as Prometheus text
+* ``metrics``         the status as Prometheus text; ``metrics_server`` answers scrapes
 * ``run_files``       where a daemon keeps socket, lock, pid and log
 * ``control_server``  commands over a unix socket; ``control_client`` is the other end
 * ``daemon``          the wiring: one process a resource; ``spawn`` starts it in the background
-* ``create_md``       writes new metadata; ``offline_md`` reads and repairs it while nothing runs
+* ``create_md``       writes new metadata; ``offline_md`` reads and repairs it while nothing runs;
+                      ``md_device`` is a device opened for these
 """

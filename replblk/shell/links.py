@@ -248,3 +248,15 @@ def resolve(address: Address) -> SocketAddress:
             f"can not resolve the address {address.host!r}: {error}", exit_code=20
         ) from error
     return found[0][4]  # type: ignore[return-value]
+
+
+def is_own_address(address: Address) -> bool:
+    """Whether this machine may bind to the host of *address*."""
+    at = resolve(address)
+    family = socket.AF_INET6 if len(at) == 4 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((at[0], 0, *at[2:]))
+        except OSError:
+            return False
+    return True

@@ -97,7 +97,7 @@ class NodeCollector(Collector):
         status = self._status()
         yield from _process_families()
         yield from _resource_families(status)
-        if status.has_net:
+        if status.peer_name:  # also while StandAlone, which alerts are there for
             yield from _connection_families(status)
         for name, about, value in _DEVICE_GAUGES:
             gauge = GaugeMetricFamily(name, about, labels=("name", "volume", "minor"))

@@ -24,7 +24,7 @@ EXIT_BUG = 70
 
 
 class EventSink(Protocol):
-    """What turns and ports need of a node: its events, which only queue, and the step."""
+    """What ports need of a node: its events, which only queue."""
 
     def on_link_connected(self, link: int) -> None:
         """An own connect succeeded."""
@@ -53,6 +53,10 @@ class EventSink(Protocol):
     def on_command(self, command: Command) -> None:
         """The administrator commands."""
 
+
+class SteppedNode(EventSink, Protocol):
+    """What turns need of a node."""
+
     def step(self) -> None:
         """Drain the queue of events."""
 
@@ -75,19 +79,19 @@ class Turns:
     ) -> None:
         self._loop = loop
         self._on_bug = on_bug
-        self._node: EventSink | None = None
+        self._node: SteppedNode | None = None
         self._end_step: list[Callable[[], None]] = []
         self._scheduled = False
         self._stopped = False
 
-    def drive(self, node: EventSink) -> None:
+    def drive(self, node: SteppedNode) -> None:
         """The node to step; set once, before the first event."""
         assert self._node is None, "a second node on the same turns"
         self._node = node
         self.wake()
 
     @property
-    def node(self) -> EventSink:
+    def node(self) -> SteppedNode:
         """The node being driven."""
         assert self._node is not None, "an event before there is a node"
         return self._node

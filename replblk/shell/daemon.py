@@ -1,0 +1,224 @@
+"""The daemon of one resource: a node, its ports and its servers on one uvloop.
+
+    lock ─► ports, node ─► NBD, metrics, control socket listen ─► "up" ─► serves ─► "down" ─► gone
+
+What listens fails before anything is attached, so a port in use leaves no trace. "down" comes from
+the control socket or as SIGTERM or SIGINT; by signal the NBD clients are disconnected first. The
+reply to "down" is the last thing the process does: whoever has it may start the next daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import uvloop
+
+from nbd.address import parse_listen
+from nbd.server import ListenError, Server
+from replblk import __version__
+from replblk.admin.addresses import parse_tcp
+from replblk.admin.messages import Reply, Request
+from replblk.engine.node import Node
+from replblk.engine.ports import Answer, Ports
+from replblk.model.config import Resource, Settings
+from replblk.model.errors import AdminError
+from replblk.shell.client import Clients
+from replblk.shell.clock import MonotonicClock
+from replblk.shell.control_server import ControlServer, Done
+from replblk.shell.disk import FileDisks
+from replblk.shell.links import TcpLinks
+from replblk.shell.logs import LogObserver, start_logging
+from replblk.shell.metrics import MetricsPage
+from replblk.shell.metrics_server import MetricsServer
+from replblk.shell.nbd_exports import VolumeExports
+from replblk.shell.run_files import DaemonLock, RunFiles
+from replblk.shell.turns import Turns
+
+NBD_GRACE_S = 2.0
+"""How long NBD requests in flight may take to finish when the daemon ends."""
+LINK_LINGER_S = 1.0
+"""How long the peer may take to read what was sent last."""
+DOWN_S = 60.0
+"""How long a "down" by signal may take, before the process ends as if it had crashed."""
+EXIT_STARTUP = 20
+SWITCH_S = 0.0005
+"""How long a thread may wait for the interpreter: a flush must not wait 5 ms for Python."""
+
+OnReady = Callable[[Answer], None]
+
+
+def run_foreground(
+    resource: Resource, settings: Settings, files: RunFiles, on_ready: OnReady
+) -> int:
+    """Be the daemon of *resource* until it goes down; the exit status.
+
+    on_ready: told once, when the control socket serves, what became of "up". Raises AdminError if
+    the daemon can't start.
+    """
+    if not __debug__:
+        raise AdminError(
+            "replblk does not run under 'python -O': its assertions protect the data",
+            EXIT_STARTUP,
+        )
+    os.umask(0o077)
+    files.make()
+    lock = DaemonLock(files)
+    try:
+        start_logging(settings.log_level)
+        sys.setswitchinterval(SWITCH_S)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(resource, settings, files, lock, on_ready))
+    finally:
+        lock.release()
+
+
+async def _serve(
+    resource: Resource, settings: Settings, files: RunFiles, lock: DaemonLock, on_ready: OnReady
+) -> int:
+    daemon = Daemon(resource, settings, files, lock)
+    try:
+        await daemon.start()
+    except AdminError:
+        await daemon.shut()
+        raise
+    daemon.command("up", on_ready)
+    return await daemon.serve()
+
+
+class Daemon:
+    """The wiring of one node to the world."""
+
+    def __init__(
+        self, resource: Resource, settings: Settings, files: RunFiles, lock: DaemonLock
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._settings = settings
+        self._files = files
+        self._lock = lock
+        self._log = LogObserver(resource)
+        self._turns = Turns(loop)
+        net = resource.net
+        self._links = TcpLinks(
+            resource.local.address,
+            resource.peer.address if resource.peer is not None else None,
+            loop,
+            self._turns,
+            self._log.warn,
+            sndbuf_bytes=net.sndbuf_size,
+            rcvbuf_bytes=net.rcvbuf_size,
+        )
+        paths = {volume.number: os.path.abspath(volume.disk) for volume in resource.local.volumes}
+        self._disks = FileDisks(paths, loop, self._turns.on_disk_done)
+        self._clock = MonotonicClock(loop, self._turns.on_wake)
+        self._clients = Clients(self._turns)
+        # The peer's commit overlaps ours: send first, then write; replies last.
+        for port in (self._links, self._disks, self._clients):
+            self._turns.after_step(port.end_step)
+        ports = Ports(self._disks, self._links, self._clock, self._clients, self._log)
+        self._node = Node(resource, settings, ports)
+        self._turns.drive(self._node)
+        volumes = tuple(volume.number for volume in resource.local.volumes)
+        exports = VolumeExports(resource.name, volumes, self._node, self._clients, self._turns.wake)
+        self._nbd = Server(exports, connections_max=settings.nbd_connections_max)
+        self._metrics = MetricsServer(MetricsPage(self._node.status).text)
+        self._control = ControlServer(self._on_request)
+        self._ended: asyncio.Future[int] = loop.create_future()
+        self._last_replies: list[Done] = []
+        self._terminating: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen everywhere; AdminError if somewhere can't be listened."""
+        try:
+            await self._nbd.listen_unix(str(self._files.nbd), mode=0o600)
+            for address in self._settings.nbd_listen:
+                await self._nbd.listen(parse_listen(address))
+        except ListenError as error:
+            raise AdminError(
+                f"NBD: {error}; change nbd_listen, or end the program that uses the address",
+                EXIT_STARTUP,
+            ) from error
+        if self._settings.metrics_listen:
+            at = parse_tcp(self._settings.metrics_listen)
+            await self._metrics.listen(at.host, at.port)
+        await self._control.listen(self._files.control)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        self._log.info(f"replblk {__version__} serves, process {os.getpid()}")
+
+    def command(
+        self, verb: str, done: Callable[[Answer], None], options: dict[str, object] | None = None
+    ) -> None:
+        """A command for the whole resource."""
+        self._clients.command(done, verb, None, options or {})
+
+    async def serve(self) -> int:
+        """Until the end; returns the exit status."""
+        status = await self._ended
+        await self.shut()
+        return status
+
+    async def shut(self) -> None:
+        """Let everything go, the right to be the daemon last; then answer those who wait for it."""
+        self._control.stop_listening()
+        await self._nbd.close(NBD_GRACE_S)
+        await self._metrics.close()
+        await self._links.shut(LINK_LINGER_S)
+        self._clock.close()
+        self._turns.stop()
+        self._log.info("ends")
+        self._lock.release()
+        for done in self._last_replies:
+            done(Reply(0))
+        await self._control.close()
+
+    def _on_request(self, request: Request, done: Done) -> None:
+        if request.verb == "status":
+            done(Reply(0, status=self._node.status()))
+            return
+
+        def answered(answer: Answer) -> None:
+            if request.verb == "down" and not answer.exit_code:
+                self._last_replies.append(done)
+                self._end(0)
+            else:
+                done(Reply(answer.exit_code, answer.text, answer.code))
+
+        self._clients.command(answered, request.verb, request.volume, dict(request.options))
+
+    def _end(self, status: int) -> None:
+        if not self._ended.done():
+            self._ended.set_result(status)
+
+    def _on_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._terminating is not None:
+            self._log.warn(f"{name} again: ends at once")
+            self._end(128 + number)
+            return
+        self._log.info(f"{name}: going down")
+        self._terminating = self._loop.create_task(self._terminate())
+
+    async def _terminate(self) -> None:
+        """The way down for a supervisor: clients are let go, and nothing can refuse."""
+        deadline_s = time.monotonic() + DOWN_S
+        await self._nbd.close(NBD_GRACE_S)
+        for options in ({}, {"force": True}):
+            answered: asyncio.Future[Answer] = self._loop.create_future()
+            self.command("down", answered.set_result, dict(options))
+            try:
+                async with asyncio.timeout(max(1.0, deadline_s - time.monotonic())):
+                    answer = await answered
+            except TimeoutError:
+                self._log.warn("going down takes too long: ends as if it had crashed")
+                break
+            if not answer.exit_code:
+                self._end(0)
+                return
+            self._log.warn(f"going down: {answer.text}")
+        self._end(1)
