@@ -76,8 +76,15 @@ def number(option: Option, text: str) -> int | None:
 def member(option: Option, text: str) -> IntEnum:
     """The model's enum member for a checked value of an enum option."""
     assert option.enum is not None
-    wanted = text.upper() if option.enum is Protocol else text
-    return next(item for item in option.enum if str(item) == wanted)
+    if option.enum is Protocol:
+        text = text.upper()
+    elif option.name == "rr-conflict":
+        text = _RR_CONFLICT.get(text, text)
+    return next(item for item in option.enum if str(item) == text)
+
+
+_RR_CONFLICT = {"call-pri-lost": "call-pri-lost-after-sb", "violently": "violently-as0p"}
+"""rr-conflict's words for policies that the after-sb options spell longer, with equal numbers."""
 
 
 def lookup(section: str, name: str) -> Option | None:
