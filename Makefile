@@ -1,0 +1,88 @@
+# replblk: everything a developer or a newcomer runs. `make help` reads the texts after ##.
+# No target needs root, and all of them work on a clean clone: what they need is installed first,
+# into .venv, and again only after pyproject.toml has changed.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3
+SEED ?= 1
+COUNT ?= 10000
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+TESTS ?= tests
+DEMO_FILE ?=
+DEMO_PORT ?=
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
+SOURCES := replblk nbd scripts tests
+
+# The first Python of 3.11 or newer; what is tried is what people have.
+FIND_PYTHON = for python in '$(PYTHON)' python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && break; \
+	python=; done; \
+	[ -n "$$python" ] || { \
+	echo "make: no Python 3.11 or newer found (tried: $(PYTHON), python3, python3.13, python3.12," \
+	"python3.11). Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test fmt lint type check sim soak bench docs clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
+	while IFS='	' read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
+
+setup: $(VENV)/installed ## make .venv with .venv/bin/replblk in it
+
+# A working .venv is kept, whoever made it; a broken or outdated one is made anew.
+$(VENV)/python:
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || { \
+	$(FIND_PYTHON); \
+	echo "make: installing into $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	echo "make: $$python can't make a virtual environment;" \
+	"on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; }
+	@touch $@
+
+$(VENV)/installed: pyproject.toml | $(VENV)/python
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(VENV)/installed
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+demo: setup ## the main job on this machine, visibly: replicate, kill, fail over, return, compare
+	@DEMO_FILE='$(DEMO_FILE)' DEMO_PORT='$(DEMO_PORT)' $(PY) scripts/demo.py
+
+test: $(VENV)/installed-test ## all tests (TESTS=path for some)
+	@$(PY) -m pytest -q $(TESTS)
+
+fmt: $(VENV)/installed-test ## bring all code into the one format
+	@$(PY) -m ruff format $(SOURCES)
+	@$(PY) -m ruff check --fix $(SOURCES)
+
+lint: $(VENV)/installed-test ## judge format and style
+	@$(PY) -m ruff format --check $(SOURCES)
+	@$(PY) -m ruff check $(SOURCES)
+
+type: $(VENV)/installed-test ## judge the types
+	@$(PY) -m mypy
+	@$(PY) -m mypy scripts
+
+check: lint type ## before every commit: lint, type and the fast tests
+	@$(PY) -m pytest -q tests/unit tests/property tests/contract
+
+sim: setup ## one simulated run, told in full: make sim SEED=7 (same seed, same run)
+	@$(PY) -m replblk.sim --seed $(SEED)
+
+soak: setup ## many simulated runs: make soak COUNT=10000 SEED=1
+	@$(PY) -m replblk.sim --seed $(SEED) --count $(COUNT) --jobs $(JOBS)
+
+bench: setup ## measure: each figure beside the plain disk in the same run
+	@$(PY) -m tests.bench
+
+docs: setup ## write the documents that are made from tables
+	@$(PY) -m replblk.admin.options_page > docs/configuration.md
+
+clean: ## remove what was installed, built or remembered
+	@rm -rf $(VENV) build dist ./*.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
