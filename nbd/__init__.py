@@ -4,6 +4,9 @@
 * ``export``        what a server needs of a disk: the seam to whoever uses this package
 * ``handshake``     option haggling, sans-I/O
 * ``transmission``  requests and replies, sans-I/O
-* ``server``        sockets
-* ``client``        a small blocking client
+* ``alignment``     byte-wise clients on a disk of whole blocks: read-modify-write under locks
+* ``server``        sockets, on asyncio's loop or uvloop's
+* ``address``       NBD URIs and listeners' addresses
+* ``memory``        disks in memory: for tests, and for ``python -m nbd``
+* ``client``        a small blocking client, over ``link`` (bytes) and ``replies`` (sans-I/O)
 """

@@ -204,8 +204,8 @@ class AlignedExport:
             go(token)
 
     def _finish(self, token: int, done: Done, errno: int, data: Buffer | None) -> None:
-        self._locks.release(token)
         done(errno, data)
+        self._locks.release(token)
 
     def _edges(self, start: int, offset: int, stop: int, end: int, got: Edges) -> None:
         """Read what a patch of [offset, stop) must keep of [start, end): *got* is called with

@@ -38,8 +38,9 @@ REQUESTS_MAX = 128
 """Requests of one connection in flight: what the Linux kernel's client sends at most."""
 BYTES_MAX = 64 << 20
 """Bytes of payload, in and out, of the requests in flight."""
-REPLIES_MAX = 4 << 20
-"""Bytes of replies that may wait for the client."""
+REPLIES_MAX = 256 << 10
+"""Bytes of replies that may wait for the client. Small, so that the memory of one batch of reads is
+used again by the next: with 4 MiB, large reads took three times the system time."""
 DRAIN_MAX = 64 << 20
 """A refused WRITE's payload is skipped up to this size; a longer one ends the connection. No
 export's maximum payload is above it."""

@@ -1,0 +1,113 @@
+"""Bytes that an NBD client sends, and what a server's bytes say, for tests without sockets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nbd.handshake import Handshake
+from nbd.protocol import (
+    CHUNK_HEADER,
+    CHUNK_MAGIC,
+    COMPACT_REQUEST,
+    REQUEST_MAGIC,
+    SIMPLE_REPLY,
+    SIMPLE_REPLY_MAGIC,
+    Chunk,
+    Command,
+    ErrorChunk,
+    InfoRequest,
+    OptionReply,
+    OptionRequest,
+)
+
+CLIENT_FLAGS = bytes((0, 0, 0, 3))
+
+
+def option(number: int, data: bytes = b"") -> bytes:
+    head: bytes = OptionRequest.build({"option": number, "length": len(data)})
+    return head + data
+
+
+def go(name: str = "", *infos: int, number: int = 7) -> bytes:
+    return option(number, InfoRequest.build({"name": name.encode(), "infos": list(infos)}))
+
+
+def request(
+    command: int,
+    offset: int = 0,
+    length: int = 0,
+    *,
+    cookie: int = 1,
+    flags: int = 0,
+    data: bytes = b"",
+) -> bytes:
+    if command == Command.WRITE and data and not length:
+        length = len(data)
+    return COMPACT_REQUEST.pack(REQUEST_MAGIC, flags, command, cookie, offset, length) + data
+
+
+def option_replies(raw: bytes) -> list[tuple[int, int, bytes]]:
+    """(option, type, data) of every option reply in *raw*, which holds nothing else."""
+    found = []
+    while raw:
+        head = OptionReply.parse(raw)
+        found.append((head.option, head.type, raw[20 : 20 + head.length]))
+        raw = raw[20 + head.length :]
+    return found
+
+
+@dataclass
+class Said:
+    """One reply: its form ("simple" or "chunk"), error and text, and a read's data."""
+
+    form: str
+    cookie: int
+    error: int = 0
+    text: str = ""
+    data: bytes = b""
+
+
+def replies(raw: bytes, read_lengths: dict[int, int] | None = None) -> list[Said]:
+    """Every reply in *raw*. read_lengths: cookie -> length of reads answered in simple form."""
+    found = []
+    while raw:
+        magic = int.from_bytes(raw[:4])
+        if magic == SIMPLE_REPLY_MAGIC:
+            _, error, cookie = SIMPLE_REPLY.unpack_from(raw)
+            length = 0 if error else (read_lengths or {}).get(cookie, 0)
+            found.append(Said("simple", cookie, error, "", raw[16 : 16 + length]))
+            raw = raw[16 + length :]
+            continue
+        assert magic == CHUNK_MAGIC
+        _, flags, kind, cookie, length = CHUNK_HEADER.unpack_from(raw)
+        payload, raw = raw[20 : 20 + length], raw[20 + length :]
+        assert len(payload) == length
+        assert flags == 1, "every chunk of this server is the last of its reply"
+        if kind == Chunk.ERROR:
+            told = ErrorChunk.parse(payload)
+            assert told.rest == b""
+            found.append(Said("chunk", cookie, told.error, told.message.decode()))
+        elif kind == Chunk.OFFSET_DATA:
+            assert len(payload) > 8
+            found.append(Said("chunk", cookie, data=payload[8:]))
+        else:
+            assert kind == Chunk.NONE
+            assert payload == b""
+            found.append(Said("chunk", cookie))
+    return found
+
+
+def fed(handshake: Handshake, *pieces: bytes) -> bytes:
+    """Give a handshake bytes as a server would; returns everything it sends but the greeting."""
+    sent = b"".join(handshake.take())
+    greeting, out = sent[:18], sent[18:]
+    assert greeting[:8] == b"NBDMAGIC"
+    rest = b"".join(pieces)
+    while rest:
+        used = handshake.receive(memoryview(rest))
+        fresh = b"".join(handshake.take())
+        if not used and not fresh:
+            break
+        out += fresh
+        rest = rest[used:]
+    return out
