@@ -229,6 +229,14 @@ class Checkers:
             for m in self._machines
         )
 
+    def marked_blocks(self) -> int:
+        """How many bits are set in the memory of both nodes."""
+        marked = 0
+        for machine in self._machines:
+            if machine.node is not None:
+                marked += sum(v.dirty_bits for v in machine.node.volumes.values())
+        return marked
+
     def in_sync(self) -> bool:
         """Settled, and neither node counts a block as out of sync."""
         return self.settled() and not any(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from replblk.sim.register import Register, Write, sector_content, value_of
 from replblk.sim.store import SECTOR_BYTES
-from replblk.sim.world import MICRO_NS, SimulationError
+from replblk.sim.world import MICRO_NS, SECOND_NS, SimulationError
 
 if TYPE_CHECKING:
     from replblk.engine.ports import Buffer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from replblk.sim.world import World
 
 BLOCK_SECTORS = 8
+IDLE_THINK_NS = SECOND_NS // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,9 @@ class Workload:
         self.sizes_sectors = sizes_sectors
         self.register = Register()
         self.registers: dict[str, Register] = {}
+        self.enough = 1 << 30
+        """From so many acknowledged writes on, clients take their time: a fault raises it, so that
+        traffic is dense when something happens and thin while nothing does."""
         self.writes_begun = 0
         self.writes_acked = 0
         self.reads_answered = 0
@@ -184,6 +188,8 @@ class Client:
         for request in self._outstanding:
             if request.write is not None:
                 register.end_write(request.write, certain=False)
+            if request.kind == "read":
+                register.forget_read(request.begin)
             if request.place is not None:
                 self._workload.busy.remove(request.place)
         if any(r.write is not None for r in self._outstanding):
@@ -217,7 +223,10 @@ class Client:
         self._leave()
 
     def _think(self, life: Life | None) -> None:
-        self._world.after(self._chance.randrange(self._workload.options.think_ns), self._go, life)
+        pace = self._workload.options.think_ns
+        if self._workload.writes_acked >= self._workload.enough:
+            pace = max(pace, IDLE_THINK_NS)
+        self._world.after(self._chance.randrange(pace), self._go, life)
 
     def _go(self, life: Life | None) -> None:
         if not self._running or life is not self._life or life is None:
@@ -277,7 +286,7 @@ class Client:
             else:
                 fields["unmap"] = request.kind == "trim" or self._chance.random() < 0.5
         else:
-            request.begin = register.tick()
+            request.begin = register.begin_read() if request.kind == "read" else register.tick()
         self._outstanding.append(request)
         self._world.note(
             machine.name,
@@ -299,6 +308,8 @@ class Client:
         if request.place is not None:
             workload.busy.remove(request.place)
         register = workload.register_of(machine)
+        if request.kind == "read":
+            register.forget_read(request.begin)
         if code:
             workload.errors += 1
             name = errno.errorcode.get(code, str(code))

@@ -223,7 +223,7 @@ class SimDisk:
         if op.kind == "flush":
             return
         assert op.length > 0, f"{op.kind} of nothing"
-        assert op.offset % SECTOR_BYTES == 0 and op.length % SECTOR_BYTES == 0, "unaligned"  # noqa: PT018
+        assert op.offset % SECTOR_BYTES == 0 and op.length % SECTOR_BYTES == 0, "unaligned"
         assert 0 <= op.offset <= self.size_bytes - op.length, f"{op.kind} beyond the end"
         end = op.offset + op.length
         for other in self._flying.values():

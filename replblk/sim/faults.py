@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from replblk.sim.operator import Operator
     from replblk.sim.options import Fault, Options
 
-PATIENCE_NS = 4 * SECOND_NS
+PATIENCE_NS = SECOND_NS
 """A fault whose trigger doesn't come happens after that time anyway."""
 SLOWNESS = 50
 
@@ -54,7 +54,9 @@ class FaultPlan:
         self._next = 0
         self._left = 0
         self._stopped = False
-        self._mend: list[Callable[[], None]] = []
+        self._workload = workload
+        self._share = options.writes_goal // (len(options.faults) + 1) + 1
+        workload.enough = self._share
         workload.on_write.append(lambda: self._count("write", None))
         for machine in self._machines:
             machine.on_state.append(self._on_state)
@@ -122,6 +124,7 @@ class FaultPlan:
         target = self._target(fault)
         self._world.note("world", "fault {}: {} (of {})", self._next, fault.kind, target.name)
         self._world.mark(f"fault: {fault.kind}")
+        self._workload.enough = self._workload.writes_acked + self._share
         self._mark_circumstances(fault, target)
         getattr(self, "_" + fault.kind.replace("-", "_"))(fault, target)
         self._arm()

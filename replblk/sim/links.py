@@ -393,5 +393,5 @@ class SimLinks:
 
     def _end(self, link: int) -> End:
         end = self._network.end_of(link)
-        assert end is not None and end.life is self._life, f"link {link} is not this node's"  # noqa: PT018
+        assert end is not None and end.life is self._life, f"link {link} is not this node's"
         return end

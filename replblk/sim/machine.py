@@ -183,7 +183,7 @@ class Machine:
         if self.life is not None:
             self.life.dead = True
             self.life = None
-            for hook in self.on_death:
+            for hook in list(self.on_death):
                 hook(self)
         self.node = None
         self.paused = False

@@ -32,7 +32,7 @@ ZONES = ("data", "bitmap", "al", "superblock", "any")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One fault of a run. It waits for *count* of *trigger* after the one before it happened.
+    """One fault of a run: it waits for *trigger* to happen *count* times.
 
     zone: for triggers and errors of the disk. duration_ns: until what it broke is mended.
     """
@@ -50,8 +50,9 @@ class Fault:
         where = f" {self.zone} {self.operation}" if self.kind == "disk-error" else ""
         lasting = " for ever" if self.forever and self.kind == "disk-error" else ""
         zone = f" ({self.zone})" if self.trigger == "submit" else ""
+        when = f"after {self.count} {self.trigger}{zone}"
         return (
-            f"{self.kind}{where}{lasting} of {self.target} after {self.count} {self.trigger}{zone}, "
+            f"{self.kind}{where}{lasting} of {self.target} {when}, "
             f"{self.duration_ns / SECOND_NS:.3f} s"
         )
 

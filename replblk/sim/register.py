@@ -23,6 +23,8 @@ _HEADER = struct.Struct("<4sQQ12x")
 _MAGIC = b"SIMW"
 _COPIES = SECTOR_BYTES // _HEADER.size
 _ZERO_SECTOR = bytes(SECTOR_BYTES)
+CANDIDATES_MANY = 8
+"""From so many on, it is worth looking for those that are history."""
 
 
 def sector_content(write: int, sector: int) -> bytes:
@@ -74,6 +76,8 @@ class Register:
         self._sectors: dict[tuple[int, int], list[_Candidate]] = {}
         self._now = 0
         self._running: dict[int, Write] = {}
+        self._reads: list[int] = []
+        """When the reads began that still run."""
 
     def tick(self) -> int:
         """The next moment."""
@@ -92,6 +96,8 @@ class Register:
             held = self._sectors.setdefault((volume, sector), [])
             if not held:
                 held.append(_Candidate(_BEFORE))
+            elif len(held) > CANDIDATES_MANY:
+                self._forget(held)
             held.append(_Candidate(write))
         return write
 
@@ -101,6 +107,16 @@ class Register:
             write.end = self.tick()
             write.certain = certain
             del self._running[write.number]
+
+    def begin_read(self) -> int:
+        """A client asks for a read: the moment to judge it by. Pairs with ``forget_read``."""
+        now = self.tick()
+        self._reads.append(now)
+        return now
+
+    def forget_read(self, begin: int) -> None:
+        """A read was answered, or never will be."""
+        self._reads.remove(begin)
 
     def end_read(self, begin: int, volume: int, sector: int, value: int) -> None:
         """A read that began at *begin* returned *value* for a sector just now."""
@@ -151,22 +167,26 @@ class Register:
 
     def _possible(self, held: list[_Candidate], begin: int, value: int) -> _Candidate | None:
         """The latest candidate with that value that a read begun at *begin* may return."""
+        covered = _last_certain(held, begin)
         for at in range(len(held) - 1, -1, -1):
             candidate = held[at]
             write = candidate.write
             if write.value != value or (candidate.gone is not None and candidate.gone < begin):
                 continue
-            end = write.end
-            if end is not None and any(
-                other.write.certain
-                and other.write.begin > end
-                and other.write.end is not None
-                and other.write.end < begin
-                for other in held
-            ):
-                continue
-            return candidate
+            if write.end is None or write.end >= covered:
+                return candidate
         return None
+
+    def _forget(self, held: list[_Candidate]) -> None:
+        """Drop what no read that still runs, or is yet to begin, can return."""
+        horizon = min(self._reads, default=self._now)
+        covered = _last_certain(held, horizon)
+        held[:] = [
+            c
+            for c in held
+            if (c.gone is None or c.gone >= horizon)
+            and (c.write.end is None or c.write.end >= covered)
+        ]
 
     def _complaint(
         self, held: list[_Candidate], begin: int, volume: int, sector: int, value: int
@@ -180,3 +200,13 @@ class Register:
             f"I3: vol {volume} sector {sector} reads as {value} at {self._now} (read began "
             f"{begin}); possible: {self.expected(volume, sector)}; history: {story}"
         )
+
+
+def _last_certain(held: list[_Candidate], before: int) -> int:
+    """When the latest write began that was acknowledged by then: what had ended is overwritten."""
+    begun = -1
+    for candidate in held:
+        write = candidate.write
+        if write.certain and write.end is not None and write.end < before and write.begin > begun:
+            begun = write.begin
+    return begun

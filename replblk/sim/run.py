@@ -83,7 +83,7 @@ class Run:
         self.plan.stop()
         self.operator.healing = True
         self._await(self._at_peace, REST_LIMIT_NS, "I5: the pair doesn't come to rest")
-        self.world.run_for(SECOND_NS // 10)
+        self.world.run_for(SECOND_NS // 100)
         self.operator.serving = False
         for client in self.clients:
             client.stop(_nothing)
@@ -117,10 +117,10 @@ class Run:
         )
 
     def _enough(self) -> bool:
-        return self.plan.done and self.workload.writes_acked >= self.options.writes_goal
+        return self.plan.done and self.workload.writes_acked >= self.workload.enough
 
     def _at_peace(self) -> bool:
-        return self.checkers.settled() and self.checkers.in_sync()
+        return self.checkers.settled() and not self.checkers.marked_blocks()
 
     def _all_quiet(self) -> bool:
         return all(c.machine is None and not c.outstanding for c in self.clients)
