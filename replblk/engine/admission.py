@@ -12,12 +12,15 @@ from collections.abc import Callable
 _BUCKET_SHIFT = 11  # 1 MiB: a request of the largest size touches at most two buckets
 
 
+Go = Callable[["RangeLock"], None]
+
+
 class RangeLock:
     """One request's claim on a range; ``granted`` says whether it may go on."""
 
     __slots__ = ("blocked_by", "blocks", "end", "exclusive", "go", "granted", "start")
 
-    def __init__(self, start: int, end: int, exclusive: bool, go: Callable[[], None]) -> None:
+    def __init__(self, start: int, end: int, exclusive: bool, go: Go) -> None:
         self.start = start
         self.end = end
         self.exclusive = exclusive
@@ -33,10 +36,8 @@ class Ranges:
     def __init__(self) -> None:
         self._buckets: dict[int, list[RangeLock]] = {}
 
-    def lock(
-        self, sector: int, size_bytes: int, go: Callable[[], None], *, exclusive: bool
-    ) -> RangeLock:
-        """Claim a range. *go* is called once the claim is granted: maybe before this returns."""
+    def lock(self, sector: int, size_bytes: int, go: Go, *, exclusive: bool) -> None:
+        """Claim a range; *go* gets the claim once it is granted: maybe before this returns."""
         claim = RangeLock(sector, sector + (size_bytes >> 9), exclusive, go)
         buckets = self._buckets
         first, last = claim.start >> _BUCKET_SHIFT, (claim.end - 1) >> _BUCKET_SHIFT
@@ -61,8 +62,7 @@ class Ranges:
             bucket.append(claim)
         if not claim.blocked_by:
             claim.granted = True
-            go()
-        return claim
+            go(claim)
 
     def free(self, sector: int, size_bytes: int) -> bool:
         """Whether an exclusive claim on the range would be granted at once."""
@@ -92,7 +92,7 @@ class Ranges:
             waiter.blocked_by -= 1
             if not waiter.blocked_by:
                 waiter.granted = True
-                waiter.go()
+                waiter.go(waiter)
 
     def __len__(self) -> int:
         return len({id(claim) for bucket in self._buckets.values() for claim in bucket})

@@ -65,9 +65,13 @@ class ReadPath:
         if volume.state.suspended:
             volume.held.append(lambda: self._admit(read))
             return
-        read.lock = volume.ranges.lock(
-            read.sector, read.size, lambda: self._go(read), exclusive=False
+        volume.ranges.lock(
+            read.sector, read.size, lambda claim: self._granted(read, claim), exclusive=False
         )
+
+    def _granted(self, read: ReadRequest, claim: RangeLock) -> None:
+        read.lock = claim
+        self._go(read)
 
     def _go(self, read: ReadRequest) -> None:
         volume = read.volume
@@ -170,14 +174,19 @@ class ReadPath:
         session = self._ctx.peer.data
         volume.unacked += 1
 
-        def go() -> None:
+        def go(claim: RangeLock) -> None:
+            if volume.state.disk is not DiskState.UP_TO_DATE:
+                self._ctx.defer(lambda: done(claim, -1, None))  # it went while we waited
+                return
             volume.read_sectors += size >> 9
-            self._ctx.io.read(volume, sector_offset(sector), size, done)
+            self._ctx.io.read(
+                volume, sector_offset(sector), size, lambda errno, data: done(claim, errno, data)
+            )
 
-        def done(errno: int, data: Buffer | None) -> None:
+        def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
             volume.unacked -= 1
-            volume.ranges.release(lock[0])
-            if errno:
+            volume.ranges.release(claim)
+            if errno > 0:
                 self._disk_failure.failed(
                     volume, f"local READ IO error sector {sector}+{size >> 9} (errno {errno})"
                 )
@@ -191,9 +200,7 @@ class ReadPath:
                 self._ctx.peer.send_raw(Cmd.P_DATA_REPLY, volume.number, head, data)
                 volume.sent_sectors += size >> 9
 
-        lock: list[RangeLock] = []
-        claim = volume.ranges.lock(sector, size, go, exclusive=False)
-        lock.append(claim)
+        volume.ranges.lock(sector, size, go, exclusive=False)
 
     def _refuse(self, volume: Volume, request: BlockRequest) -> None:
         ack = block_ack(request.sector, request.block_id, request.blksize, volume.next_seq())

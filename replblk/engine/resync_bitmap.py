@@ -53,11 +53,6 @@ class ResyncBitmap:
                 self._send(volume)
 
         if all_bits:
-            self._ctx.tell(
-                Level.INFO,
-                "Writing the whole bitmap, full sync required after drbd_sync_handshake.",
-                volume.number,
-            )
             volume.meta.set_all(ready)
         else:
             ready(True)

@@ -57,17 +57,18 @@ class ResyncSource:
             raise PeerError("the peer acknowledges no resync data")
         session = self._ctx.peer.data
         volume.unacked += 1
-        lock: list[RangeLock] = []
 
-        def go() -> None:
+        def go(claim: RangeLock) -> None:
             if session != self._ctx.peer.data or volume.state.disk is not DiskState.UP_TO_DATE:
                 # Granted late: the connection or the disk went away while it waited.
-                self._ctx.defer(lambda: done(-1, None))
+                self._ctx.defer(lambda: done(claim, -1, None))
                 return
             volume.read_sectors += size >> 9
-            self._ctx.io.read(volume, sector_offset(sector), size, done)
+            self._ctx.io.read(
+                volume, sector_offset(sector), size, lambda errno, data: done(claim, errno, data)
+            )
 
-        def done(errno: int, data: Buffer | None) -> None:
+        def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
             volume.unacked -= 1
             if errno > 0:
                 volume.mark_out_of_sync(sector, size)
@@ -80,9 +81,9 @@ class ResyncSource:
                 else:
                     assert data is not None
                     self._send(volume, request, data, thin)
-            volume.ranges.release(lock[0])
+            volume.ranges.release(claim)
 
-        lock.append(volume.ranges.lock(sector, size, go, exclusive=False))
+        volume.ranges.lock(sector, size, go, exclusive=False)
 
     def _send(self, volume: Volume, request: BlockRequest, data: Buffer, thin: bool) -> None:
         peer = self._ctx.peer

@@ -151,25 +151,24 @@ class ResyncTarget:
         """As Primary: our own writes to the range wait from now until it is on disk."""
         key = (sector, size)
         target.waiting.add(key)
-        lock: list[RangeLock] = []
 
-        def granted() -> None:
-            self._ctx.defer(go)
+        def granted(claim: RangeLock) -> None:
+            self._ctx.defer(lambda: go(claim))
 
-        def go() -> None:
+        def go(claim: RangeLock) -> None:
             target.waiting.discard(key)
             current = self._targets.get(volume.number) is target
             if current and volume.state.conn in _TARGET and self._all_dirty(volume, sector, size):
-                self._request(volume, target, sector, size, lock[0])
+                self._request(volume, target, sector, size, claim)
                 return
-            volume.ranges.release(lock[0])
+            volume.ranges.release(claim)
             target.bytes_out -= size
             if current and volume.state.conn in _TARGET:
                 # A write of ours settled some of it meanwhile: look at this stretch again.
                 target.cursor_bit = min(target.cursor_bit, sector // BIT_SECTORS)
                 self._ask(volume, target)
 
-        lock.append(volume.ranges.lock(sector, size, granted, exclusive=True))
+        volume.ranges.lock(sector, size, granted, exclusive=True)
 
     @staticmethod
     def _all_dirty(volume: Volume, sector: int, size: int) -> bool:
@@ -228,11 +227,13 @@ class ResyncTarget:
         lock: RangeLock | None,
     ) -> None:
         session = self._ctx.peer.data
-        claim: list[RangeLock] = [] if lock is None else [lock]
         target.writing += 1
         volume.unacked += 1
 
-        def go() -> None:
+        def go(claim: RangeLock) -> None:
+            def done(errno: int, _: Buffer | None) -> None:
+                ended(claim, errno)
+
             if volume.state.disk < DiskState.INCONSISTENT:
                 self._ctx.defer(lambda: done(-1, None))
                 return
@@ -243,7 +244,7 @@ class ResyncTarget:
             else:
                 self._ctx.io.write(volume, offset, data, done, durable=True)
 
-        def done(errno: int, _: Buffer | None) -> None:
+        def ended(claim: RangeLock, errno: int) -> None:
             target.writing -= 1
             target.bytes_out -= size
             volume.unacked -= 1
@@ -261,14 +262,14 @@ class ResyncTarget:
                 cmd = Cmd.P_NEG_ACK if errno else Cmd.P_RS_WRITE_ACK
                 ack = block_ack(sector, ID_SYNCER, size, volume.next_seq())
                 self._ctx.peer.send_raw(cmd, volume.number, ack)
-            volume.ranges.release(claim[0])
+            volume.ranges.release(claim)
             if same:
                 self._ask(volume, target)
 
         if lock is None:
-            claim.append(volume.ranges.lock(sector, size, go, exclusive=True))
+            volume.ranges.lock(sector, size, go, exclusive=True)
         else:
-            go()
+            go(lock)
 
     # -- end ----------------------------------------------------------------------------------
 

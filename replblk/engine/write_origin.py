@@ -143,12 +143,13 @@ class WriteOrigin:
         if self._must_wait(volume):
             volume.held.append(lambda: self._admit(write))
             return
-        write.lock = volume.ranges.lock(
-            write.sector, write.size, lambda: self._ranged(write), exclusive=True
+        volume.ranges.lock(
+            write.sector, write.size, lambda claim: self._ranged(write, claim), exclusive=True
         )
 
-    def _ranged(self, write: WriteRequest) -> None:
+    def _ranged(self, write: WriteRequest, claim: RangeLock) -> None:
         volume = write.volume
+        write.lock = claim
         gate = volume.al_gate
         if gate is not None and volume.has_disk:
             gate.enter(write.extents, lambda hot: self._logged(write, gate if hot else None))

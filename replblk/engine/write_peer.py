@@ -165,12 +165,13 @@ class WritePeer:
             self._admit(self._waiting.popleft())
 
     def _admit(self, write: PeerWrite) -> None:
-        write.lock = write.volume.ranges.lock(
-            write.sector, write.size, lambda: self._ranged(write), exclusive=True
+        write.volume.ranges.lock(
+            write.sector, write.size, lambda claim: self._ranged(write, claim), exclusive=True
         )
 
-    def _ranged(self, write: PeerWrite) -> None:
+    def _ranged(self, write: PeerWrite, claim: RangeLock) -> None:
         volume = write.volume
+        write.lock = claim
         gate = volume.al_gate
         if volume.state.disk < DiskState.INCONSISTENT or gate is None:
             self._done(write, -1)
