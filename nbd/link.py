@@ -27,8 +27,8 @@ class LinkError(Exception):
 class Stream(Protocol):
     """What is used of a connected, non-blocking socket."""
 
-    def recv(self, bufsize: int, /) -> bytes:
-        """Receive; b"" at the end."""
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Receive; returns how many bytes came, 0 at the end."""
 
     def sendmsg(self, buffers: list[memoryview], /) -> int:
         """Send from several buffers; returns how many bytes went."""
@@ -45,6 +45,7 @@ class Link:
 
     def __init__(self, stream: Stream, timeout_s: float) -> None:
         self._stream = stream
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self._number = stream.fileno()
         self._poller = select.poll()
         self._poller.register(self._number)
@@ -106,10 +107,10 @@ class Link:
             raise LinkError(f"the connection failed: {bad.strerror or bad}") from bad
 
     def _receive_some(self) -> None:
-        data = self._stream.recv(RECEIVE_BYTES)
-        if not data:
+        count = self._stream.recv_into(self._buffer)
+        if not count:
             raise LinkError("the server closed the connection")
-        self.received += data
+        self.received += self._buffer[:count]
 
     def _send_some(self, views: list[memoryview]) -> None:
         try:
