@@ -14,11 +14,14 @@ from typing import Protocol
 
 import uvloop
 
-from replblk.engine.ports import Clock, Disk, Links, OpenFailed
-from replblk.model.config import Address
+from replblk.engine.ports import Clock, Disk, Links, OpenFailed, Ports
+from replblk.model.config import Address, Resource, Settings
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.disk import FileDisks
 from replblk.shell.links import TcpLinks
+from replblk.sim.options import Options
+from replblk.sim.setup import build_pair
+from replblk.sim.world import MILLI_NS, SECOND_NS, World
 from tests.support.recorder import Recorder
 
 LIMIT_S = 10.0
@@ -145,6 +148,84 @@ def shell_clock() -> Iterator[ClockRig]:
     rig.loop.close()
 
 
-DISK_RIGS = {"shell": shell_disk}
-LINK_RIGS = {"shell": shell_links}
-CLOCK_RIGS = {"shell": shell_clock}
+class _Simulated:
+    """Two simulated machines whose nodes only remember; time passes only while a story waits."""
+
+    def __init__(self, seed: int, device_bytes: int = 1 << 20) -> None:
+        self.world = World(seed)
+        options = Options(seed=seed, device_bytes=device_bytes)
+        network = build_pair(self.world, options, _SimulatedNode)
+        for machine in network.machines:
+            machine.boot()
+        self.nodes = tuple(machine.node for machine in network.machines)
+
+    def run_until(self, happened: Callable[[], bool]) -> None:
+        if not self.world.run_until(happened, int(LIMIT_S * SECOND_NS)):
+            raise TimeoutError("it did not happen in the simulated time")
+
+    def submit(self) -> None:
+        """The simulator takes everything at once."""
+
+
+class _SimulatedNode(Recorder):
+    """What runs on a simulated machine."""
+
+    def __init__(self, resource: Resource, settings: Settings, ports: Ports) -> None:
+        super().__init__()
+        self.ports = ports
+
+
+class SimDiskRig(_Simulated):
+    """The first machine's drive."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(1, size_bytes)
+        self.recorder = self.nodes[0]
+
+    def open(self) -> Disk | OpenFailed:
+        return self.recorder.ports.disks.open(0)
+
+
+class SimLinkRig(_Simulated):
+    """The cable between both machines."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.recorders = self.nodes
+        self.links = tuple(node.ports.links for node in self.nodes)
+
+
+class SimClockRig(_Simulated):
+    """The first machine's clock."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.recorder = self.nodes[0]
+        self.clock = self.recorder.ports.clock
+
+    def run_until(self, happened: Callable[[], bool]) -> None:
+        # Nothing may be due any more, so time itself has to be moved.
+        deadline_ns = self.world.now_ns + int(LIMIT_S * SECOND_NS)
+        while not happened():
+            assert self.world.now_ns < deadline_ns, "it did not happen in the simulated time"
+            self.world.run_for(MILLI_NS // 10)
+
+
+@contextlib.contextmanager
+def sim_disk(folder: Path, size_bytes: int) -> Iterator[DiskRig]:
+    yield SimDiskRig(size_bytes)
+
+
+@contextlib.contextmanager
+def sim_links(port: int) -> Iterator[LinkRig]:
+    yield SimLinkRig(port)
+
+
+@contextlib.contextmanager
+def sim_clock() -> Iterator[ClockRig]:
+    yield SimClockRig()
+
+
+DISK_RIGS = {"shell": shell_disk, "sim": sim_disk}
+LINK_RIGS = {"shell": shell_links, "sim": sim_links}
+CLOCK_RIGS = {"shell": shell_clock, "sim": sim_clock}

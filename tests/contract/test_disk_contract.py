@@ -54,24 +54,24 @@ def test_nothing_is_answered_from_inside_the_call(disk_rig: DiskRig) -> None:
 
 def test_a_thousand_scattered_writes_of_one_step_all_land(disk_rig: DiskRig) -> None:
     disk = opened(disk_rig)
-    for op in range(1000):
+    for op in range(1, 1001):
         disk.write(op, op * 8192, op.to_bytes(2, "big") * 256, durable=True)
-    assert {errno for errno, _ in answered(disk_rig, *range(1000))} == {0}
-    for op in range(1000):
-        disk.read(2000 + op, op * 8192, 512)
-    found = answered(disk_rig, *range(2000, 3000))
-    assert [data for _, data in found] == [op.to_bytes(2, "big") * 256 for op in range(1000)]
+    assert {errno for errno, _ in answered(disk_rig, *range(1, 1001))} == {0}
+    for op in range(1, 1001):
+        disk.read(1000 + op, op * 8192, 512)
+    found = answered(disk_rig, *range(1001, 2001))
+    assert [data for _, data in found] == [op.to_bytes(2, "big") * 256 for op in range(1, 1001)]
     disk.close()
 
 
 def test_neighbouring_writes_of_one_step_keep_their_places(disk_rig: DiskRig) -> None:
     disk = opened(disk_rig)
-    for op in reversed(range(64)):
-        disk.write(op, op * 4096, bytes([op]) * 4096, durable=True)
-    answered(disk_rig, *range(64))
+    for op in range(1, 65):
+        disk.write(op, (64 - op) * 4096, bytes([op]) * 4096, durable=True)
+    answered(disk_rig, *range(1, 65))
     disk.read(100, 0, 64 * 4096)
-    [(errno, data)] = answered(disk_rig, 100)
-    assert (errno, data) == (0, b"".join(bytes([op]) * 4096 for op in range(64)))
+    expected = b"".join(bytes([64 - block]) * 4096 for block in range(64))
+    assert answered(disk_rig, 100) == [(0, expected)]
     disk.close()
 
 

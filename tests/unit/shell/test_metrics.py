@@ -76,8 +76,14 @@ def test_every_disk_state_is_one_of_the_words(disk: DiskState) -> None:
     assert chosen(found, "drbd_device_state") == [disk.label]
 
 
-def test_a_resource_without_net_or_resync_has_no_such_series() -> None:
-    found = samples(node_status(volume_status(resync=None), has_net=False))
+def test_a_standalone_resource_still_tells_its_connection_state() -> None:
+    alone = volume_status(state=State(conn=ConnState.STANDALONE))
+    found = samples(node_status(alone, has_net=False))
+    assert chosen(found, "drbd_connection_state") == ["StandAlone"]
+
+
+def test_a_resource_without_peer_or_resync_has_no_such_series() -> None:
+    found = samples(node_status(volume_status(resync=None), peer_name=""))
     assert not [name for name in found if name.startswith(("drbd_connection", "drbd_peerdevice"))]
     assert not [name for name in found if name.startswith("replblk_resync")]
 

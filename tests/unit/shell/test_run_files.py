@@ -1,0 +1,56 @@
+"""Where a daemon's files lie, and that there is only one daemon."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from replblk.model.errors import AdminError
+from replblk.shell import run_files
+from replblk.shell.run_files import DaemonLock, RunFiles
+
+
+def test_the_folder_is_the_owners_alone(tmp_path: Path) -> None:
+    files = RunFiles.of(tmp_path / "run", "r0")
+    files.make()
+    assert files.folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
+def test_a_name_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AdminError):
+        RunFiles.of(tmp_path, name)
+
+
+def test_a_path_too_long_for_a_socket_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AdminError, match="shorter --run-dir"):
+        RunFiles.of(tmp_path / ("x" * 120), "r0")
+
+
+def test_a_second_daemon_is_refused_and_told_the_first(tmp_path: Path) -> None:
+    files = RunFiles.of(tmp_path, "r0")
+    files.make()
+    lock = DaemonLock(files)
+    with pytest.raises(AdminError, match=f"process {os.getpid()}"):
+        DaemonLock(files)
+    lock.release()
+    assert not files.pid.exists()
+    DaemonLock(files).release()
+
+
+def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AdminError, match="--run-dir"):
+        RunFiles.of(tmp_path / "file", "r0").make()
+
+
+def test_a_long_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_files, "LOG_BYTES_MAX", 10)
+    files = RunFiles.of(tmp_path, "r0")
+    files.make()
+    files.log.write_text("a long log\nof two lines\n")
+    os.close(files.open_log())
+    assert files.log.read_text() == ""
+    assert files.log.with_name("log.old").read_text() == "a long log\nof two lines\n"
