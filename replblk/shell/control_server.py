@@ -17,7 +17,7 @@ from replblk.admin.messages import Lines, Reply, Request, decode_request, encode
 from replblk.model.errors import AdminError
 
 CONNECTIONS_MAX = 64
-"""More are closed at once: each waiting command holds one."""
+"""Each waiting command holds one. More are turned away, twice as many closed at once."""
 
 Options = dict[str, type[bool] | type[int]]
 FORCE: Options = {"force": bool}
@@ -118,16 +118,23 @@ class _Connection(asyncio.Protocol):
         self._handle = handle
         self._lines = Lines()
         self._transport: asyncio.Transport | None = None
+        self._turned_away = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if len(self._server.connections) >= CONNECTIONS_MAX:
+        connections = self._server.connections
+        if len(connections) >= 2 * CONNECTIONS_MAX:
+            self._transport.abort()
+            return
+        self._turned_away = len(connections) >= CONNECTIONS_MAX
+        connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._turned_away:
+            # Told only now: closed with its request unread, the client would see a reset instead.
             self._reply(Reply(20, f"the daemon has {CONNECTIONS_MAX} commands waiting already", 0))
             self.end()
             return
-        self._server.connections.add(self)
-
-    def data_received(self, data: bytes) -> None:
         try:
             for line in self._lines.feed(data):
                 self._on_request(decode_request(line))
