@@ -10,59 +10,26 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from replblk.engine.context import SECOND_NS, TENTH_NS
-from replblk.engine.handshake import send_state, send_uuids
+from replblk.engine.answers import outcome, refusal
+from replblk.engine.context import SECOND_NS
 from replblk.engine.ports import Answer, Command
-from replblk.model.notices import Level
-from replblk.model.vocabulary import CODE_TEXT, Code, ConnState, DiskState, Role, exit_code
-from replblk.rules.generations import rotated, rotation_at_promotion
+from replblk.model.vocabulary import Code, ConnState, DiskState, Role
 from replblk.rules.transitions import (
     DETACH,
     DISCONNECT,
     INVALIDATE,
     INVALIDATE_REMOTE,
-    PROMOTE,
-    PROMOTE_UPTODATE,
-    StateRequest,
 )
 
 if TYPE_CHECKING:
     from replblk.engine.attach import Attach
     from replblk.engine.connection import Connection
     from replblk.engine.context import Context
+    from replblk.engine.role_change import RoleChange
     from replblk.engine.state_change import StateRequests
     from replblk.engine.volume import Volume
-    from replblk.engine.write_origin import WriteOrigin
 
-ADVICE: dict[Code, str] = {
-    Code.TWO_PRIMARIES: "the peer is Primary: make it secondary there first",
-    Code.NO_UP_TO_DATE_DISK: "connect to a peer with UpToDate data, or, if the local data is what "
-    "you want, use primary --force",
-    Code.DEVICE_IN_USE: "disconnect the NBD clients (or unmount) first",
-    Code.IS_DISKLESS: "attach a disk first",
-    Code.NEED_CONNECTION: "connect first",
-    Code.RESYNC_RUNNING: "wait until the resync is done (wait-sync)",
-    Code.CW_FAILED_BY_PEER: "the reason is in the log of this node, and in the peer's",
-    Code.LOWER_THAN_OUTDATED: "the disk is Inconsistent already",
-    Code.NO_LOCAL_DISK: "attach a disk first",
-    Code.NO_REMOTE_DISK: "attach the peer's disk first",
-    Code.CONCURRENT_ST_CHG: "both nodes changed state at once: try again",
-    Code.IN_TRANSIENT_STATE: "try again in a moment",
-}
-TRANSIENT_TRIES_NS = 60 * SECOND_NS
 Then = Callable[[Answer], None]
-
-
-def refusal(code: Code) -> Answer:
-    """DRBD's sentence for a refused change, and what to do."""
-    text = f"State change failed: ({int(code)}) {CODE_TEXT.get(code, 'unknown error.')}"
-    advice = ADVICE.get(code)
-    return Answer(exit_code(code), f"{text}: {advice}" if advice else text, int(code))
-
-
-def outcome(code: Code) -> Answer:
-    """Fine, or refused."""
-    return Answer(0, "", int(code)) if code >= Code.SUCCESS else refusal(code)
 
 
 class Commands:
@@ -75,13 +42,13 @@ class Commands:
         attach: Attach,
         connection: Connection,
         requests: StateRequests,
-        writes: WriteOrigin,
+        roles: RoleChange,
     ) -> None:
         self._ctx = ctx
         self._attach = attach
         self._connection = connection
         self._requests = requests
-        self._writes = writes
+        self._roles = roles
         self._queue: deque[Command] = deque()
         self._running: Command | None = None
         self._verbs: dict[str, Callable[[Command, Then], None]] = {
@@ -91,8 +58,8 @@ class Commands:
             "disconnect": self._disconnect,
             "attach": self._each(self._attach_one),
             "detach": self._each(self._detach_one),
-            "primary": self._each(self._primary),
-            "secondary": self._each(self._secondary),
+            "primary": self._each(roles.primary),
+            "secondary": self._each(roles.secondary),
             "invalidate": self._each(self._invalidate),
             "invalidate-remote": self._each(self._invalidate_remote),
             "outdate": self._each(self._outdate),
@@ -156,32 +123,6 @@ class Commands:
 
         return run
 
-    def _retrying(self, volume: Volume, wish: StateRequest, then: Callable[[Code], None]) -> None:
-        """Request a change; while it is refused as transient, try again after the state moved."""
-        give_up_ns = self._ctx.now_ns() + TRANSIENT_TRIES_NS
-
-        def answered(code: Code) -> None:
-            if code is not Code.IN_TRANSIENT_STATE or self._ctx.now_ns() > give_up_ns:
-                then(code)
-                return
-            seen = volume.state
-            name = ("transient", volume.number)
-
-            def again() -> bool:
-                late = not self._ctx.timers.pending(name)
-                if volume.state == seen and not volume.handshaking and not late:
-                    return False
-                if volume.handshaking and not late:
-                    return False
-                self._ctx.timers.cancel(name)
-                self._requests.request(volume, wish, answered)
-                return True
-
-            self._ctx.timers.set(name, SECOND_NS, lambda: None)
-            self._ctx.when(again)
-
-        self._requests.request(volume, wish, answered)
-
     # -- up and down --------------------------------------------------------------------------
 
     def _up(self, command: Command, then: Then) -> None:
@@ -229,7 +170,7 @@ class Commands:
             else:
                 self._each(self._detach_quietly)(command, then)
 
-        self._each(self._secondary)(command, demoted)
+        self._each(self._roles.secondary)(command, demoted)
 
     def _detach_quietly(self, volume: Volume, command: Command, then: Then) -> None:
         """Detach at the end: whatever is dirty is written first."""
@@ -276,118 +217,7 @@ class Commands:
             else:
                 then(refusal(code))
 
-        self._retrying(volume, DETACH, answered)
-
-    # -- roles --------------------------------------------------------------------------------
-
-    def _primary(self, volume: Volume, command: Command, then: Then) -> None:
-        """Become Primary; force: declare the local data good."""
-        if volume.primary:
-            then(Answer())
-            return
-        tries = {"two-primaries": 1}
-
-        def attempt(wish: StateRequest) -> None:
-            self._retrying(volume, wish, lambda code: answered(wish, code))
-
-        def answered(wish: StateRequest, code: Code) -> None:
-            disk = volume.state.disk
-            may_force = DiskState.INCONSISTENT <= disk < DiskState.UP_TO_DATE
-            if (
-                code is Code.NO_UP_TO_DATE_DISK
-                and command.options.get("force")
-                and may_force
-                and wish is PROMOTE
-            ):
-                attempt(PROMOTE_UPTODATE)
-            elif code is Code.TWO_PRIMARIES and tries.pop("two-primaries", 0):
-                # The peer may be about to be found dead.
-                wait = self._ctx.resource.net.ping_timeout * TENTH_NS + TENTH_NS
-                self._ctx.timers.set(("promote", volume.number), wait, lambda: attempt(wish))
-            elif code < Code.SUCCESS:
-                then(refusal(code))
-            else:
-                self._promoted(volume, wish is PROMOTE_UPTODATE, then)
-
-        if volume.state.conn >= ConnState.CONNECTED:
-            self._ctx.peer.ping()
-        attempt(PROMOTE)
-
-    def _promoted(self, volume: Volume, forced: bool, then: Then) -> None:
-        """We are Primary: generation and mark durable, then clients are served."""
-        if forced:
-            self._ctx.tell(
-                Level.WARNING, "Forced to consider local data as UpToDate!", volume.number
-            )
-        volume.discard_my_data = False
-        self._ctx.discard_my_data = False
-        if volume.meta is None:
-            self._serve(volume, forced, then)
-            return
-        rotation = rotation_at_promotion(volume.state, volume.uuids, forced=forced)
-        before = volume.uuids
-        volume.uuids = rotated(
-            volume.uuids, rotation, self._ctx.random_u64(), primary=True
-        ).with_role(primary=True)
-        volume.exposed_uuid = volume.uuids.current
-        renewed = (before.current | 1) != (volume.uuids.current | 1)
-        if renewed:
-            self._ctx.tell(Level.INFO, f"new current UUID {volume.uuids}", volume.number)
-
-        def durable(ok: bool) -> None:
-            if ok:
-                self._serve(volume, forced or renewed, then)
-            else:
-                then(Answer(10, "IO error(s) occurred writing the superblock", 118))
-
-        volume.meta.sync(durable)
-
-    def _serve(self, volume: Volume, tell_uuids: bool, then: Then) -> None:
-        volume.serving = volume.primary
-        if self._ctx.peer.up and volume.state.conn >= ConnState.WF_REPORT_PARAMS:
-            if tell_uuids:
-                send_uuids(self._ctx, volume)
-            send_state(self._ctx, volume)
-        then(Answer())
-
-    def _secondary(self, volume: Volume, command: Command, then: Then) -> None:
-        """Become Secondary: no client, nothing in flight, everything the peer has is for good."""
-        if not volume.primary:
-            then(Answer())
-            return
-        if volume.open_count:
-            then(refusal(Code.DEVICE_IN_USE))
-            return
-        volume.serving = False
-
-        def idle() -> bool:
-            if not self._writes.idle(volume):
-                return False
-            self._demote(volume, then)
-            return True
-
-        self._ctx.when(idle)
-
-    def _demote(self, volume: Volume, then: Then) -> None:
-        code = self._ctx.states.propose(
-            volume, volume.state.but(role=Role.SECONDARY), "administrator"
-        )
-        if code < Code.SUCCESS:
-            volume.serving = volume.primary
-            then(refusal(code))
-            return
-        volume.uuids = volume.uuids.with_role(primary=False)
-        meta = volume.meta
-
-        def durable(ok: bool) -> None:
-            if volume.state.conn >= ConnState.CONNECTED:
-                send_state(self._ctx, volume)
-            then(Answer())
-
-        if meta is None or not volume.has_disk:
-            durable(True)
-        else:
-            meta.write_bitmap(lambda ok: meta.sync(durable))
+        self._requests.retrying(volume, DETACH, answered)
 
     # -- connection ---------------------------------------------------------------------------
 
@@ -464,10 +294,10 @@ class Commands:
                 lambda ok: then(Answer() if ok else Answer(10, "writing the bitmap failed", 118))
             )
             return
-        self._retrying(volume, INVALIDATE, lambda code: then(outcome(code)))
+        self._requests.retrying(volume, INVALIDATE, lambda code: then(outcome(code)))
 
     def _invalidate_remote(self, volume: Volume, command: Command, then: Then) -> None:
-        self._retrying(volume, INVALIDATE_REMOTE, lambda code: then(outcome(code)))
+        self._requests.retrying(volume, INVALIDATE_REMOTE, lambda code: then(outcome(code)))
 
     def _outdate(self, volume: Volume, command: Command, then: Then) -> None:
         wanted = volume.state.but(disk=DiskState.OUTDATED)

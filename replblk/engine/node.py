@@ -27,6 +27,7 @@ from replblk.engine.read import ReadPath
 from replblk.engine.resync_bitmap import ResyncBitmap
 from replblk.engine.resync_source import ResyncSource
 from replblk.engine.resync_target import ResyncTarget
+from replblk.engine.role_change import RoleChange
 from replblk.engine.state_change import StateRequests
 from replblk.engine.states import States
 from replblk.engine.status import status_of
@@ -89,7 +90,7 @@ class Node:
             attach=self._attach,
             connection=self._connection,
             requests=self._requests,
-            writes=self._writes,
+            roles=RoleChange(ctx, self._requests, self._writes),
         )
         self._routes = self._table()
         self._clients: dict[str, Callable[[Volume, ClientRequest], None]] = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from replblk.engine.context import SECOND_NS
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.state import State
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from replblk.engine.volume import Volume
 
 Then = Callable[[Code], None]
+TRANSIENT_TRIES_NS = 60 * SECOND_NS
+"""How long a change refused as transient (-18) is tried again."""
 
 
 class StateRequests:
@@ -62,6 +65,32 @@ class StateRequests:
             self._ctx.peer.send(
                 Cmd.P_STATE_CHG_REQ, StateChange(wish.mask, wish.val), volume.number
             )
+
+    def retrying(self, volume: Volume, wish: StateRequest, then: Then) -> None:
+        """Request a change; while it is refused as transient, try again after the state moved."""
+        give_up_ns = self._ctx.now_ns() + TRANSIENT_TRIES_NS
+
+        def answered(code: Code) -> None:
+            if code is not Code.IN_TRANSIENT_STATE or self._ctx.now_ns() > give_up_ns:
+                then(code)
+                return
+            seen = volume.state
+            name = ("transient", volume.number)
+
+            def again() -> bool:
+                late = not self._ctx.timers.pending(name)
+                if volume.state == seen and not volume.handshaking and not late:
+                    return False
+                if volume.handshaking and not late:
+                    return False
+                self._ctx.timers.cancel(name)
+                self.request(volume, wish, answered)
+                return True
+
+            self._ctx.timers.set(name, SECOND_NS, lambda: None)
+            self._ctx.when(again)
+
+        self.request(volume, wish, answered)
 
     def on_reply(self, volume: Volume, reply: StateReply) -> None:
         """P_STATE_CHG_REPLY: the peer's consent or refusal."""

@@ -1,0 +1,34 @@
+"""What an administrator is told of a change: DRBD's sentence, the exit status, and what to do."""
+
+from __future__ import annotations
+
+from replblk.engine.ports import Answer
+from replblk.model.vocabulary import CODE_TEXT, Code, exit_code
+
+ADVICE: dict[Code, str] = {
+    Code.TWO_PRIMARIES: "the peer is Primary: make it secondary there first",
+    Code.NO_UP_TO_DATE_DISK: "connect to a peer with UpToDate data, or, if the local data is what "
+    "you want, use primary --force",
+    Code.DEVICE_IN_USE: "disconnect the NBD clients (or unmount) first",
+    Code.IS_DISKLESS: "attach a disk first",
+    Code.NEED_CONNECTION: "connect first",
+    Code.RESYNC_RUNNING: "wait until the resync is done (wait-sync)",
+    Code.CW_FAILED_BY_PEER: "the reason is in the log of this node, and in the peer's",
+    Code.LOWER_THAN_OUTDATED: "the disk is Inconsistent already",
+    Code.NO_LOCAL_DISK: "attach a disk first",
+    Code.NO_REMOTE_DISK: "attach the peer's disk first",
+    Code.CONCURRENT_ST_CHG: "both nodes changed state at once: try again",
+    Code.IN_TRANSIENT_STATE: "try again in a moment",
+}
+
+
+def refusal(code: Code) -> Answer:
+    """DRBD's sentence for a refused change, and what to do."""
+    text = f"State change failed: ({int(code)}) {CODE_TEXT.get(code, 'unknown error.')}"
+    advice = ADVICE.get(code)
+    return Answer(exit_code(code), f"{text}: {advice}" if advice else text, int(code))
+
+
+def outcome(code: Code) -> Answer:
+    """Fine, or refused."""
+    return Answer(0, "", int(code)) if code >= Code.SUCCESS else refusal(code)
