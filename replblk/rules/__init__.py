@@ -14,6 +14,4 @@ Every function is pure and total; nothing here knows packets, disks or clocks.
 * ``sync_handshake``  the whole decision at connect or attach, made of the two above
 * ``attach_state``    the disk state that metadata flags stand for
 * ``sizes``           the size both nodes agree on
-* ``resync_rate``     how many blocks to request in this tenth of a second
-* ``intervals``       which owners hold a range that overlaps this one
 """
