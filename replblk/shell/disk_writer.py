@@ -137,19 +137,18 @@ class DiskWriter:
                 op.errno = errno.EIO
 
     def _write_run(self, run: list[WriteOp]) -> None:
-        """Write neighbours together; should that fail, one by one, to learn which of them fail."""
+        """Write neighbours together. An error is never tried again: what was not written failed."""
         written = 0
         total = sum(op.length for op in run)
         try:
             while written < total:
                 written += os.pwritev(self._fd, _rest(run, written), run[0].offset + written)
-            return
         except OSError as error:
-            if len(run) == 1:
-                run[0].errno = error.errno or errno.EIO
-                return
-        for op in run:
-            self._write_run([op])
+            end = 0
+            for op in run:
+                end += op.length
+                if end > written:
+                    op.errno = error.errno or errno.EIO
 
     def _zero(self, op: WriteOp) -> int:
         mode = FALLOC_FL_PUNCH_HOLE if op.unmap else FALLOC_FL_ZERO_RANGE
