@@ -288,6 +288,8 @@ class _Attachment:
         volume, layout = self._volume, self._layout
         assert volume.meta is not None
         volume.meta.full_sync = False
+        if not self._superblock.la_size_sect:
+            volume.al_writes = layout.al_blocks  # as DRBD counts the first initialisation
         ring = self._log.initial_blocks(layout.al_blocks)
         placed = bytearray(len(ring) * BLOCK_BYTES)
         for number, block in enumerate(ring):

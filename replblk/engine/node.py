@@ -308,8 +308,7 @@ class Node:
             self._connection.check_drained()
             if not ctx.run_deferred() and not self._events:
                 break
-        if ctx.peer.up:
-            self._writes.send_barriers()
+        self._writes.step_ended()
         ctx.timers.arm()
 
     # -- questions ----------------------------------------------------------------------------

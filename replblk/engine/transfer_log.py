@@ -67,6 +67,10 @@ class TransferLog:
             epoch.barrier_sent = True
         return due
 
+    def due(self) -> bool:
+        """Whether a closed epoch's barrier was not sent yet."""
+        return bool(self._closed) and not self._closed[-1].barrier_sent
+
     def acknowledged(self, barrier: bytes, set_size: int) -> Epoch:
         """P_BARRIER_ACK: must name the oldest epoch and its exact size. Raises PeerError."""
         if not self._closed or not self._closed[0].barrier_sent:

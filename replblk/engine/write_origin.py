@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from replblk.engine.volume import Volume
 
 PENDING, DONE, FAILED, ABSENT = range(4)
+BARRIER_IDLE_NS = 3_000_000
+"""How long a closed epoch waits for a write that would carry its barrier."""
 _BLOCK_ID = struct.Struct(">Q")
 _SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
 
@@ -379,12 +381,23 @@ class WriteOrigin:
             lambda ok: clients.reply(number, errno if ok else errno or errnos.EIO, None)
         )
 
-    def send_barriers(self) -> bool:
-        """Send the barrier of every closed epoch; True if any was due."""
-        due = self.log.due_barriers()
-        for epoch in due:
+    def send_barriers(self) -> None:
+        """Send the barrier of every closed epoch."""
+        for epoch in self.log.due_barriers():
             self._ctx.peer.send(Cmd.P_BARRIER, Barrier(epoch.barrier))
-        return bool(due)
+
+    def step_ended(self) -> None:
+        """Nothing more follows for the moment: closed epochs get their barrier, but not in haste.
+
+        The next write carries it along; only when none comes does it go alone. A flush waits for
+        it, so then it goes at once.
+        """
+        if not self._ctx.peer.up or not self.log.due():
+            return
+        if self._flushes:
+            self.send_barriers()
+        elif not self._ctx.timers.pending("barrier"):
+            self._ctx.timers.set("barrier", BARRIER_IDLE_NS, self.send_barriers)
 
     # -- loss ---------------------------------------------------------------------------------
 
@@ -409,6 +422,7 @@ class WriteOrigin:
 
     def idle(self, volume: Volume) -> bool:
         """Whether no write of the volume is in flight, waiting, or short of its barrier ack."""
+        self.send_barriers()
         return not volume.app_pending and not any(
             write.volume is volume for write in self.log.writes()
         )
