@@ -13,6 +13,6 @@
 * ``register``     what each sector may read as
 * ``checkers``     the invariants
 * ``setup``        builds a pair, with ``image``: backing devices as create-md leaves them
-* ``run``          one seed from start to verdict
+* ``run``          one seed from start to verdict; ``runner``: many, in several processes
 * ``transcript``   what happened, line by line, with ``packet_names``
 """

@@ -93,18 +93,18 @@ class Checkers:
 
     # -- acknowledgements and errors ----------------------------------------------------------
 
-    def _on_ack(self, machine: Machine) -> None:
+    def _on_ack(self, machine: Machine, volume: int) -> None:
         self._acks += 1
         if self._acks % ACKS_PER_AUDIT == 0:
             self._audit_due = True
-        for volume, state in machine.states.items():
-            if state.disk is DiskState.UP_TO_DATE and state.pdsk is not DiskState.UP_TO_DATE:
-                self._world.mark("write acknowledged without the peer")
-                if durable_bitmap_uuid(machine.drives[volume]) == 0:
-                    raise SimulationError(
-                        f"I8: {machine} acknowledged a write in {state} "
-                        "with no durable generation that tells it from the peer's"
-                    )
+        state = machine.states[volume]
+        if state.disk is DiskState.UP_TO_DATE and state.pdsk is not DiskState.UP_TO_DATE:
+            self._world.mark("write acknowledged without the peer")
+            if durable_bitmap_uuid(machine.drives[volume]) == 0:
+                raise SimulationError(
+                    f"I8: {machine} acknowledged a write to vol {volume} in {state} "
+                    "with no durable generation that tells it from the peer's"
+                )
 
     def _on_error(self, machine: Machine, kind: str, errno: int) -> None:
         reachable = all(

@@ -67,7 +67,8 @@ class Workload:
         self.errors = 0
         self.on_write: list[Callable[[], None]] = []
         """Called when a client asks for a write: triggers of faults."""
-        self.on_ack: list[Callable[[Machine], None]] = []
+        self.on_ack: list[Callable[[Machine, int], None]] = []
+        """Told machine and volume of every acknowledged write, zero or trim."""
         self.on_error: list[Callable[[Machine, str, int], None]] = []
         self.busy: list[tuple[int, int, int, bool]] = []
         """Ranges outstanding: volume, first sector, end sector, whether it is a write."""
@@ -329,7 +330,7 @@ class Client:
             register.end_write(request.write, certain=request.kind != "trim")
             workload.writes_acked += 1
             for acked in workload.on_ack:
-                acked(machine)
+                acked(machine, request.volume)
         elif request.kind == "read":
             self._judge_read(machine, register, request, data)
         life = self._life

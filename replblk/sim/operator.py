@@ -147,7 +147,7 @@ class Operator:
         if together and self.holders:
             self.holders = frozenset(m.name for m in self._machines)
 
-    def primary_said(self, machine: Machine) -> None:
+    def primary_said(self, machine: Machine, volume: int = 0) -> None:
         """The Primary announced a state or acknowledged a write: who has its data, it thinks."""
         holds = {machine.name} if machine.up_to_date else set()
         if all(

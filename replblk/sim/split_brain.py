@@ -38,6 +38,7 @@ class ErringOperator:
         run, world = self._run, self._world
         goal = self._chance.randrange(5, run.options.writes_goal // 2)
         world.run_until(lambda: run.workload.writes_acked >= goal, WRITE_LIMIT_NS)
+        self._await(run.checkers.settled, WRITE_LIMIT_NS, "the pair is not in sync to begin with")
         run.operator.stopped = True
         old = next(m for m in self._network.machines if m.serving_role is Role.PRIMARY)
         new = self._network.other(old)
@@ -62,6 +63,10 @@ class ErringOperator:
     # -- steps --------------------------------------------------------------------------------
 
     def _partition(self, old: Machine, new: Machine) -> None:
+        run = self._run
+        run.workload.split((old, new))  # what is acknowledged from here on, only *old* has
+        run.checkers.one_primary = False
+        run.checkers.split = True
         self._network.block(old, new)
         self._network.block(new, old)
         if self._chance.random() < 0.5:
@@ -75,9 +80,6 @@ class ErringOperator:
 
     def _split(self, old: Machine, new: Machine) -> None:
         run = self._run
-        run.checkers.one_primary = False
-        run.checkers.split = True
-        run.workload.split((old, new))
         self._clients_of[old.name] = run.clients
         self._command(new, "primary", force=False)
         if new.serving_role is not Role.PRIMARY:

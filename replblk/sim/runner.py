@@ -1,0 +1,122 @@
+"""Runs seeds, one or many in several processes, and says which fail and how to repeat them."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from replblk.sim.options import PROFILES, Options, draw
+from replblk.sim.run import Outcome, run_seed
+
+LAST_LINES = 60
+CHUNK = 8
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse arguments and run; 0 if every seed passed."""
+    args = _parser().parse_args(arguments)
+    if args.count == 1:
+        return _one(args.seed, args.profile, args.transcript)
+    return _many(args.seed, args.count, args.profile, args.jobs)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m replblk.sim", description="Two nodes, one seed."
+    )
+    parser.add_argument("--seed", type=int, default=1, help="the first seed (default 1)")
+    parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
+    parser.add_argument("--jobs", type=int, default=1, help="processes to run them in")
+    parser.add_argument("--profile", choices=PROFILES, default="mixed", help="kind of runs")
+    parser.add_argument(
+        "--transcript", type=Path, metavar="FILE", help="write what happened (one seed only)"
+    )
+    return parser
+
+
+def _one(seed: int, profile: str, transcript: Path | None) -> int:
+    options = draw(seed, profile)
+    print(f"seed {seed}", *options.lines(), sep="\n", flush=True)
+    outcome = run_seed(options)
+    if transcript is not None:
+        with transcript.open("w") as file:
+            file.writelines(f"{line}\n" for line in outcome.transcript.lines())
+    for name, count in sorted(outcome.marks.items()):
+        print(f"  sometimes: {name} ({count})")
+    print(
+        f"{outcome.events} events, {outcome.virtual_ns / 1e9:.3f} s of virtual time, "
+        f"{outcome.writes_acked} acknowledged writes, {outcome.reads_answered} reads"
+    )
+    print(f"transcript {outcome.transcript.sha256()}")
+    if outcome.failure:
+        print("\n".join(_failure_lines(outcome, with_options=False)))
+        return 1
+    print("passed")
+    return 0
+
+
+def _many(first: int, count: int, profile: str, jobs: int) -> int:
+    began = time.perf_counter()
+    marks: Counter[str] = Counter()
+    failed: list[int] = []
+    writes = events = 0
+    for done, (seed, failure, marked, acked, happened) in enumerate(
+        _outcomes(first, count, profile, jobs), 1
+    ):
+        marks.update(dict.fromkeys(marked, 1))
+        writes += acked
+        events += happened
+        if failure:
+            failed.append(seed)
+            print(failure, flush=True)
+        if done % 500 == 0:
+            pace = done / (time.perf_counter() - began)
+            print(f"... {done} seeds, {len(failed)} failed, {pace:.1f} seeds/s", flush=True)
+    took = time.perf_counter() - began
+    print("sometimes (share of seeds):")
+    for name, hits in sorted(marks.items(), key=lambda item: (-item[1], item[0])):
+        print(f"  {100 * hits / count:6.2f} %  {name}")
+    if failed:
+        print(f"failed: {' '.join(map(str, failed))}")
+    print(
+        f"{count} seeds, {len(failed)} failed, {count / took:.1f} seeds/s, "
+        f"{writes} acknowledged writes, {events} events"
+    )
+    return 1 if failed else 0
+
+
+Summary = tuple[int, str, list[str], int, int]
+"""seed, failure text, marks, acknowledged writes, events: what travels between processes."""
+
+
+def _outcomes(first: int, count: int, profile: str, jobs: int) -> Iterator[Summary]:
+    tasks = [(seed, profile) for seed in range(first, first + count)]
+    if jobs <= 1:
+        yield from map(_task, tasks)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(_task, tasks, chunksize=CHUNK)
+
+
+def _task(task: tuple[int, str]) -> Summary:
+    seed, profile = task
+    outcome = run_seed(draw(seed, profile))
+    failure = "\n".join(_failure_lines(outcome)) if outcome.failure else ""
+    marks = sorted(outcome.marks)
+    return seed, failure, marks, outcome.writes_acked, outcome.events
+
+
+def _failure_lines(outcome: Outcome, *, with_options: bool = True) -> list[str]:
+    options: Options = outcome.options
+    lines = [f"seed {options.seed} FAILED ({options.profile})"]
+    if with_options:
+        lines += options.lines()
+    lines += ["last events:"]
+    lines += [f"  {line}" for line in outcome.transcript.lines(LAST_LINES)]
+    lines += [f"seed {options.seed} FAILED: {outcome.failure}"]
+    lines += [f"repeat: python -m replblk.sim --seed {options.seed} --profile {options.profile}"]
+    return lines
