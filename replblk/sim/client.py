@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from replblk.sim.world import World
 
 BLOCK_SECTORS = 8
-IDLE_THINK_NS = SECOND_NS // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +60,8 @@ class Workload:
         self.enough = 1 << 30
         """From so many acknowledged writes on, clients take their time: a fault raises it, so that
         traffic is dense when something happens and thin while nothing does."""
+        self.idle_ns = SECOND_NS // 2
+        """How long they think then."""
         self.writes_begun = 0
         self.writes_acked = 0
         self.reads_answered = 0
@@ -224,9 +225,10 @@ class Client:
         self._leave()
 
     def _think(self, life: Life | None) -> None:
-        pace = self._workload.options.think_ns
-        if self._workload.writes_acked >= self._workload.enough:
-            pace = max(pace, IDLE_THINK_NS)
+        workload = self._workload
+        pace = workload.options.think_ns
+        if workload.writes_acked + workload.errors >= workload.enough:
+            pace = max(pace, workload.idle_ns)
         self._world.after(self._chance.randrange(pace), self._go, life)
 
     def _go(self, life: Life | None) -> None:

@@ -124,7 +124,7 @@ class FaultPlan:
         target = self._target(fault)
         self._world.note("world", "fault {}: {} (of {})", self._next, fault.kind, target.name)
         self._world.mark(f"fault: {fault.kind}")
-        self._workload.enough = self._workload.writes_acked + self._share
+        self._workload.enough = self._workload.writes_acked + self._workload.errors + self._share
         self._mark_circumstances(fault, target)
         getattr(self, "_" + fault.kind.replace("-", "_"))(fault, target)
         self._arm()

@@ -27,7 +27,7 @@ from replblk.sim.world import SECOND_NS, SimulationError, World
 
 START_LIMIT_NS = 120 * SECOND_NS
 MAIN_LIMIT_NS = 60 * SECOND_NS
-REST_LIMIT_NS = 600 * SECOND_NS
+REST_LIMIT_NS = 300 * SECOND_NS
 FINISH_LIMIT_NS = 200 * SECOND_NS
 
 
@@ -82,6 +82,7 @@ class Run:
         self.world.note("world", "everything is mended")
         self.plan.stop()
         self.operator.healing = True
+        self.workload.idle_ns = 5 * SECOND_NS
         self._await(self._at_peace, REST_LIMIT_NS, "I5: the pair doesn't come to rest")
         self.world.run_for(SECOND_NS // 100)
         self.operator.serving = False
@@ -117,7 +118,10 @@ class Run:
         )
 
     def _enough(self) -> bool:
-        return self.plan.done and self.workload.writes_acked >= self.workload.enough
+        return (
+            self.plan.done
+            and self.workload.writes_acked + self.workload.errors >= self.workload.enough
+        )
 
     def _at_peace(self) -> bool:
         return self.checkers.settled() and not self.checkers.marked_blocks()
