@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from replblk.model.config import DiskOptions, HostConfig, Resource
-from replblk.model.vocabulary import Fencing, Policy, Protocol
+from replblk.model.vocabulary import Fencing
 
 Severity = Literal["error", "warn"]
 
@@ -44,12 +44,6 @@ def _any_disk(test: Callable[[DiskOptions], bool]) -> Callable[[Resource], bool]
     return lambda resource: any(test(volume.options) for volume in resource.local.volumes)
 
 
-def _after_sb(resource: Resource) -> bool:
-    net = resource.net
-    policies = (net.after_sb_0pri, net.after_sb_1pri, net.after_sb_2pri)
-    return any(policy is not Policy.DISCONNECT for policy in policies)
-
-
 def _unfit_name(resource: Resource) -> bool:
     return "/" in resource.name or resource.name in (".", "..")
 
@@ -72,16 +66,8 @@ LIMITATIONS: tuple[Limitation, ...] = (
         lambda resource: any(volume.meta_disk != "internal" for volume in resource.local.volumes),
     ),
     Limitation(
-        *("error", "protocol A, protocol B", "use 'protocol C;'"),
-        lambda resource: resource.net.protocol is not Protocol.C,
-    ),
-    Limitation(
         *("error", "allow-two-primaries", "use one Primary at a time"),
         lambda resource: resource.net.allow_two_primaries,
-    ),
-    Limitation(
-        *("error", "data-integrity-alg", "remove the option on both nodes"),
-        lambda resource: bool(resource.net.data_integrity_alg),
     ),
     Limitation(
         *("error", "fencing other than dont-care", "remove the option: nothing would be fenced"),
@@ -90,18 +76,6 @@ LIMITATIONS: tuple[Limitation, ...] = (
     Limitation(
         *("error", "on-congestion other than block", "remove the option"),
         lambda resource: resource.net.on_congestion != "block",
-    ),
-    Limitation(
-        *("warn", "csums-alg", "a resync sends every block that is out of sync"),
-        lambda resource: bool(resource.net.csums_alg),
-    ),
-    Limitation(
-        *("warn", "verify-alg", "there is no online verify"),
-        lambda resource: bool(resource.net.verify_alg),
-    ),
-    Limitation(
-        *("warn", "after-sb-0pri, after-sb-1pri, after-sb-2pri other than disconnect"),
-        *("after a split brain the nodes disconnect and wait for you", _after_sb),
     ),
     Limitation(
         *("warn", "handlers", "no handler is called"),

@@ -181,6 +181,41 @@ def invalidate(session: Session, names: tuple[str, ...]) -> int:
     return session.command(names, "invalidate")
 
 
+@resource_command("invalidate-remote")
+def invalidate_remote(session: Session, names: tuple[str, ...]) -> int:
+    """Declare the peer's data of RES bad: all of it is sent there again."""
+    return session.command(names, "invalidate-remote")
+
+
+@resource_command("outdate")
+def outdate(session: Session, names: tuple[str, ...]) -> int:
+    """Mark the local data of RES as old; without effect while connected."""
+    return session.command(names, "outdate")
+
+
+@resource_command("pause-sync")
+def pause_sync(session: Session, names: tuple[str, ...]) -> int:
+    """Hold a running resync of RES."""
+    return session.command(names, "pause-sync")
+
+
+@resource_command("resume-sync")
+def resume_sync(session: Session, names: tuple[str, ...]) -> int:
+    """Let a held resync of RES go on."""
+    return session.command(names, "resume-sync")
+
+
+@resource_command("verify")
+@click.option("--start", type=click.IntRange(0), metavar="SECTOR", help="Begin there.")
+@click.option("--stop", type=click.IntRange(0), metavar="SECTOR", help="End before there.")
+def verify(session: Session, names: tuple[str, ...], start: int | None, stop: int | None) -> int:
+    """Compare RES with its peer block by block; differences are marked out of sync."""
+    options = {"start": start, "stop": stop}
+    return session.command(
+        names, "verify", {name: at for name, at in options.items() if at is not None}
+    )
+
+
 _wfc_timeout = click.option(
     *("-t", "--wfc-timeout", "wfc_timeout"),
     type=click.IntRange(0, 1 << 31),
@@ -263,5 +298,6 @@ def _peer_is_outdated(session: Session, resource: Resource, volume: int | None) 
 
 RESOURCE_COMMANDS = (
     *(up, down, run, primary, secondary, connect, disconnect, attach, detach, invalidate),
+    *(invalidate_remote, outdate, pause_sync, resume_sync, verify),
     *(wait_connect, wait_sync),
 )

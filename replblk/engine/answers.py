@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from replblk.engine.ports import Answer
+from replblk.model.config import NetOptions
 from replblk.model.vocabulary import CODE_TEXT, Code, exit_code
+from replblk.wire import auth
 
 ADVICE: dict[Code, str] = {
     Code.TWO_PRIMARIES: "the peer is Primary: make it secondary there first",
@@ -32,3 +34,21 @@ def refusal(code: Code) -> Answer:
 def outcome(code: Code) -> Answer:
     """Fine, or refused."""
     return Answer(0, "", int(code)) if code >= Code.SUCCESS else refusal(code)
+
+
+def unknown_algorithm(net: NetOptions) -> Answer | None:
+    """The refusal of a connection whose options name an algorithm we do not have, or None."""
+    for option, alg, keyed, number in (
+        ("cram-hmac-alg", net.cram_hmac_alg, True, 120),
+        ("data-integrity-alg", net.data_integrity_alg, False, 141),
+        ("csums-alg", net.csums_alg, False, 144),
+        ("verify-alg", net.verify_alg, False, 146),
+    ):
+        if alg and not auth.known(alg, keyed=keyed):
+            return Answer(
+                10,
+                f"The '{option}' you specified is not known: {alg}; use one of sha1, sha256, "
+                f"sha512, md5{'' if keyed else ', crc32c'}",
+                number,
+            )
+    return None

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from replblk.engine.answers import outcome, refusal
+from replblk.engine.answers import outcome, refusal, unknown_algorithm
 from replblk.engine.context import SECOND_NS
 from replblk.engine.ports import Answer, Command
 from replblk.model.vocabulary import Code, ConnState, DiskState, Role
@@ -19,6 +19,7 @@ from replblk.rules.transitions import (
     DISCONNECT,
     INVALIDATE,
     INVALIDATE_REMOTE,
+    VERIFY,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from replblk.engine.context import Context
     from replblk.engine.role_change import RoleChange
     from replblk.engine.state_change import StateRequests
+    from replblk.engine.verify import Verify
     from replblk.engine.volume import Volume
 
 Then = Callable[[Answer], None]
@@ -43,12 +45,14 @@ class Commands:
         connection: Connection,
         requests: StateRequests,
         roles: RoleChange,
+        verify: Verify,
     ) -> None:
         self._ctx = ctx
         self._attach = attach
         self._connection = connection
         self._requests = requests
         self._roles = roles
+        self._verify = verify
         self._queue: deque[Command] = deque()
         self._running: Command | None = None
         self._verbs: dict[str, Callable[[Command, Then], None]] = {
@@ -62,6 +66,7 @@ class Commands:
             "secondary": self._each(roles.secondary),
             "invalidate": self._each(self._invalidate),
             "invalidate-remote": self._each(self._invalidate_remote),
+            "verify": self._each(self._start_verify),
             "outdate": self._each(self._outdate),
             "pause-sync": self._each(self._pause),
             "resume-sync": self._each(self._resume),
@@ -137,7 +142,10 @@ class Commands:
             if volume is not None:
                 self._attach.attach(volume, step)
                 return
-            if self._ctx.resource.peer is not None:
+            unknown = unknown_algorithm(self._ctx.net)
+            if unknown is not None:
+                failures.append(unknown)
+            elif self._ctx.resource.peer is not None:
                 self._connection.start("up")
             if failures:
                 text = "\n".join(failure.text for failure in failures)
@@ -222,6 +230,10 @@ class Commands:
     # -- connection ---------------------------------------------------------------------------
 
     def _connect(self, command: Command, then: Then) -> None:
+        unknown = unknown_algorithm(self._ctx.net)
+        if unknown is not None:
+            then(unknown)
+            return
         if self._ctx.resource.peer is None:
             then(Answer(20, f"resource {self._ctx.resource.name}: no peer is configured", 0))
             return
@@ -298,6 +310,17 @@ class Commands:
 
     def _invalidate_remote(self, volume: Volume, command: Command, then: Then) -> None:
         self._requests.retrying(volume, INVALIDATE_REMOTE, lambda code: then(outcome(code)))
+
+    def _start_verify(self, volume: Volume, command: Command, then: Then) -> None:
+        for name, places in (
+            ("start", self._verify.start_sector),
+            ("stop", self._verify.stop_sector),
+        ):
+            at = command.options.get(name)
+            if at is not None:
+                assert isinstance(at, int)
+                places[volume.number] = at
+        self._requests.retrying(volume, VERIFY, lambda code: then(outcome(code)))
 
     def _outdate(self, volume: Volume, command: Command, then: Then) -> None:
         wanted = volume.state.but(disk=DiskState.OUTDATED)

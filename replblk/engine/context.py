@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from replblk.engine.ports import Answer, Command, Ports
 from replblk.engine.timers import Timers
-from replblk.model.config import Resource, Settings
+from replblk.model.config import NetOptions, Resource, Settings
 from replblk.model.notices import Level, Told
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Context:
 
     def __init__(self, resource: Resource, settings: Settings, ports: Ports) -> None:
         self.resource = resource
+        self.net: NetOptions = resource.net
+        """As configured; the peer may change what P_PROTOCOL carries while connected."""
         self.settings = settings
         self.ports = ports
         self.timers = Timers(ports.clock)

@@ -11,6 +11,7 @@ itself goes StandAlone). Source: protocol, handshake.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replblk.engine.context import SECOND_NS, TENTH_NS
@@ -98,7 +99,7 @@ class Handshake:
         self._ctx.timers.cancel("handshake")
 
     def _arm(self) -> None:
-        wait = 4 * self._ctx.resource.net.ping_timeout * TENTH_NS
+        wait = 4 * self._ctx.net.ping_timeout * TENTH_NS
         self._ctx.timers.set("handshake", wait, self._late)
 
     def _late(self) -> None:
@@ -149,7 +150,7 @@ class Handshake:
         self._ctx.tell(
             Level.INFO, f"Feature flags enabled on protocol level: {self._ctx.peer.features:#x}"
         )
-        if self._ctx.resource.net.cram_hmac_alg:
+        if self._ctx.net.cram_hmac_alg:
             self._challenge = self._ctx.ports.clock.random_bits(8 * CHALLENGE_BYTES).to_bytes(
                 CHALLENGE_BYTES, "big"
             )
@@ -163,14 +164,14 @@ class Handshake:
         if challenge[:CHALLENGE_BYTES] == self._challenge:
             self._refuse_stranger("Peer presented the same challenge!")
             return
-        net = self._ctx.resource.net
+        net = self._ctx.net
         answer = auth.response(net.shared_secret.encode(), challenge, net.cram_hmac_alg)
         self._expects = Cmd.P_AUTH_RESPONSE
         self._arm()
         self._ctx.peer.send(Cmd.P_AUTH_RESPONSE, answer)
 
     def _on_response(self, response: bytes) -> None:
-        net = self._ctx.resource.net
+        net = self._ctx.net
         right = auth.response(net.shared_secret.encode(), self._challenge, net.cram_hmac_alg)
         if not auth.matches(right, response):
             self._refuse_stranger(
@@ -184,14 +185,14 @@ class Handshake:
         self._send_parameters()
 
     def _refuse_stranger(self, why: str) -> None:
-        self._retry(why, self._ctx.resource.net.connect_int * SECOND_NS)
+        self._retry(why, self._ctx.net.connect_int * SECOND_NS)
 
     # -- parameters ---------------------------------------------------------------------------
 
     def _send_parameters(self) -> None:
         self._expects = None
         self._ctx.timers.cancel("handshake")
-        net, peer = self._ctx.resource.net, self._ctx.peer
+        net, peer = self._ctx.net, self._ctx.peer
         discard, self._ctx.discard_my_data = self._ctx.discard_my_data, False
         peer.send(
             Cmd.P_PROTOCOL,
@@ -224,7 +225,7 @@ class Handshake:
         """P_PROTOCOL: both sides' settings have to be the same (after-sb mirrored)."""
         if self.protocol_received:
             raise PeerError("P_PROTOCOL a second time")
-        net = self._ctx.resource.net
+        net = self._ctx.net
         peers_discard = bool(packet.conn_flags & CF_DISCARD_MY_DATA)
         own_discard = any(v.discard_my_data for v in self._ctx.volumes.values())
         checks = (
@@ -245,11 +246,31 @@ class Handshake:
         if own_discard and peers_discard:
             self._stand_alone("incompatible discard-my-data settings: both nodes want it")
             return
+        self._ctx.peer.peer_integrity_alg = packet.integrity_alg
         self.protocol_received = True
+
+    def on_protocol_update(self, packet: ProtocolPacket) -> None:
+        """P_PROTOCOL_UPDATE: the peer's administrator changed settings; they are ours from now on.
+
+        The peer's data carries its new digest at once; ours stays as configured here.
+        """
+        alg = packet.integrity_alg
+        if alg and not auth.known(alg):
+            raise PeerError(f"P_PROTOCOL_UPDATE: data-integrity-alg {alg} is not known here")
+        self._ctx.peer.peer_integrity_alg = alg
+        self._ctx.net = replace(
+            self._ctx.net,
+            protocol=packet.protocol,
+            after_sb_0pri=_mirrored(packet.after_sb_0p),
+            after_sb_1pri=_mirrored(packet.after_sb_1p),
+            after_sb_2pri=_mirrored(packet.after_sb_2p),
+            allow_two_primaries=bool(packet.two_primaries),
+        )
+        self._ctx.tell(Level.INFO, f"the peer changed net options: protocol {packet.protocol}")
 
     def on_sync_param(self, volume: Volume, packet: SyncParam) -> None:
         """P_SYNC_PARAM89: algorithms have to be the same; the peer's speeds are its own affair."""
-        net = self._ctx.resource.net
+        net = self._ctx.net
         for name, own, theirs in (
             ("verify-alg", net.verify_alg, packet.verify_alg),
             ("csums-alg", net.csums_alg, packet.csums_alg),
@@ -271,7 +292,7 @@ def _mirrored(policy: Policy) -> Policy:
 
 def send_sync_param(ctx: Context, volume: Volume) -> None:
     """Our resync settings; a diskless node sends DRBD's defaults."""
-    net, disk = ctx.resource.net, volume.config.options
+    net, disk = ctx.net, volume.config.options
     if volume.state.disk < DiskState.INCONSISTENT:
         packet = SyncParam(verify_alg=net.verify_alg, csums_alg=net.csums_alg)
     else:

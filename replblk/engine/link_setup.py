@@ -116,7 +116,7 @@ class LinkSetup:
             self._ctx.ports.links.close(link)
             return
         self._fresh[link] = Deframer("data")
-        wait = 4 * self._ctx.resource.net.ping_timeout * TENTH_NS
+        wait = 4 * self._ctx.net.ping_timeout * TENTH_NS
         self._ctx.timers.set(("initial", link), wait, lambda: self._close_fresh(link))
 
     def on_bytes(self, link: int, data: bytes) -> bool:
@@ -188,7 +188,7 @@ class LinkSetup:
         timers = self._ctx.timers
         if self._sockets["data"] and self._sockets["meta"]:
             timers.cancel("connect-retry")
-            net = self._ctx.resource.net
+            net = self._ctx.net
             tenths = net.socket_check_timeout or net.ping_timeout
             timers.set("socket-check", tenths * TENTH_NS, self._check)
             return
@@ -217,12 +217,12 @@ class LinkSetup:
         self._established(chosen[0], chosen[1])
 
     def _try(self) -> None:
-        timeout = self._ctx.resource.net.connect_int * SECOND_NS
+        timeout = self._ctx.net.connect_int * SECOND_NS
         self._attempt = self._ctx.ports.links.connect(timeout)
 
     def _retry_later(self) -> None:
         """Wait about connect-int, one seventh more or less by chance, then try again."""
-        base = self._ctx.resource.net.connect_int * SECOND_NS
+        base = self._ctx.net.connect_int * SECOND_NS
         spread = base // 7
         jitter = self._ctx.ports.clock.random_bits(32) % (2 * spread) - spread
         self._ctx.timers.set("connect-retry", base + jitter, self._retry)

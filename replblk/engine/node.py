@@ -31,6 +31,7 @@ from replblk.engine.role_change import RoleChange
 from replblk.engine.state_change import StateRequests
 from replblk.engine.states import States
 from replblk.engine.status import status_of
+from replblk.engine.verify import Verify
 from replblk.engine.volume import Volume
 from replblk.engine.write_origin import WriteOrigin
 from replblk.engine.write_peer import WritePeer
@@ -70,6 +71,7 @@ class Node:
         self._target = ResyncTarget(ctx, failure)
         self._source = ResyncSource(ctx, failure)
         self._exchange = ResyncBitmap(ctx, self._target_ready)
+        self._verify = Verify(ctx, failure)
         self._attach = Attach(ctx, failure)
         self._connection = Connection(ctx, self._begin_handshake, self._settle)
         self._handshake = Handshake(ctx, self._connection.retry, self._connection.stand_alone)
@@ -79,6 +81,7 @@ class Node:
             stand_alone=self._connection.stand_alone,
             begin_exchange=lambda volume, full: self._exchange.begin(volume, all_bits=full),
             target_done=self._source.target_reports_done,
+            verify_done=self._verify.initiator_reports_done,
         )
         self._follow = FollowUps(
             ctx,
@@ -91,6 +94,7 @@ class Node:
             connection=self._connection,
             requests=self._requests,
             roles=RoleChange(ctx, self._requests, self._writes),
+            verify=self._verify,
         )
         self._routes = self._table()
         self._clients: dict[str, Callable[[Volume, ClientRequest], None]] = {
@@ -120,6 +124,7 @@ class Node:
         return {
             # parameters and state
             Cmd.P_PROTOCOL: connection_wide(self._handshake.on_protocol),
+            Cmd.P_PROTOCOL_UPDATE: connection_wide(self._handshake.on_protocol_update),
             Cmd.P_SYNC_PARAM: message(self._handshake.on_sync_param),
             Cmd.P_SYNC_PARAM89: message(self._handshake.on_sync_param),
             Cmd.P_SIZES: message(states.on_sizes),
@@ -130,7 +135,7 @@ class Node:
             Cmd.P_CONN_ST_CHG_REQ: connection_wide(requests.on_conn_request),
             Cmd.P_CONN_ST_CHG_REPLY: connection_wide(requests.on_conn_reply),
             # writes
-            Cmd.P_DATA: lambda v, p: peer_writes.on_data(v, p.payload),
+            Cmd.P_DATA: peer_writes.on_data,
             Cmd.P_TRIM: lambda v, p: peer_writes.on_zeroes(v, p.payload),
             Cmd.P_ZEROES: lambda v, p: peer_writes.on_zeroes(v, p.payload),
             Cmd.P_BARRIER: connection_wide(peer_writes.on_barrier),
@@ -143,7 +148,7 @@ class Node:
             # reads
             Cmd.P_DATA_REQUEST: message(reads.on_data_request),
             Cmd.P_DATA_REPLY: lambda v, p: reads.on_data_reply(
-                v, parse_data(p.payload), memoryview(p.payload)[24:]
+                v, parse_data(p.payload), peer.data_of(p)
             ),
             Cmd.P_NEG_DREPLY: lambda v, p: reads.on_neg_dreply(v, self._block_ack(v, p)),
             # resync
@@ -153,11 +158,17 @@ class Node:
             Cmd.P_RS_DATA_REQUEST: lambda v, p: source.on_request(v, self._decode(p), thin=False),
             Cmd.P_RS_THIN_REQ: lambda v, p: source.on_request(v, self._decode(p), thin=True),
             Cmd.P_RS_DATA_REPLY: lambda v, p: target.on_data(
-                v, parse_data(p.payload)[0], memoryview(p.payload)[24:]
+                v, parse_data(p.payload)[0], peer.data_of(p)
             ),
+            Cmd.P_CSUM_RS_REQUEST: message(source.on_request),
+            Cmd.P_RS_IS_IN_SYNC: lambda v, p: target.on_in_sync(v, self._block_ack(v, p)),
             Cmd.P_RS_DEALLOCATED: message(target.on_deallocated),
-            Cmd.P_NEG_RS_DREPLY: lambda v, p: target.on_negative(v, p.cmd, self._block_ack(v, p)),
+            Cmd.P_NEG_RS_DREPLY: self._on_neg_rs_dreply,
             Cmd.P_RS_CANCEL: lambda v, p: target.on_negative(v, p.cmd, self._block_ack(v, p)),
+            # online verify
+            Cmd.P_OV_REQUEST: message(self._verify.on_request),
+            Cmd.P_OV_REPLY: message(self._verify.on_reply),
+            Cmd.P_OV_RESULT: lambda v, p: self._verify.on_result(v, self._block_ack(v, p)),
             # liveness and hints
             Cmd.P_PING: lambda v, p: peer.on_ping(),
             Cmd.P_PING_ACK: lambda v, p: peer.on_ping_ack(),
@@ -207,6 +218,11 @@ class Node:
         else:
             self._writes.on_block_ack(packet.cmd, volume, ack)
 
+    def _on_neg_rs_dreply(self, volume: Volume, packet: Packet) -> None:
+        ack = self._block_ack(volume, packet)
+        if not self._verify.on_negative(volume, ack):
+            self._target.on_negative(volume, packet.cmd, ack)
+
     # -- states -------------------------------------------------------------------------------
 
     def _after(self, volume: Volume, old: State, new: State) -> None:
@@ -216,6 +232,7 @@ class Node:
         self._exchange.on_state(volume, old, new)
         self._source.on_state(volume, old, new)
         self._target.on_state(volume, old, new)
+        self._verify.on_state(volume, old, new)
         self._follow.after(volume, old, new)
         if not volume.primary:
             volume.serving = False
@@ -338,7 +355,7 @@ class Node:
 
     def status(self) -> NodeStatus:
         """A snapshot for people and machines."""
-        return status_of(self._ctx, self._writes, self._peer_writes, self._target)
+        return status_of(self._ctx, self._peer_writes, self._target, self._verify)
 
     @property
     def volumes(self) -> dict[int, Volume]:

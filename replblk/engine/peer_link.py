@@ -15,6 +15,8 @@ from replblk.engine.ports import Buffer
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.vocabulary import ConnState
+from replblk.wire import auth
+from replblk.wire.commands import DATA_HEADER_BYTES
 from replblk.wire.framing import Deframer, Packet, frame_header
 from replblk.wire.packets import Cmd, encode
 
@@ -47,6 +49,8 @@ class PeerLink:
         self.apv = 0
         """Agreed protocol version; 0 while no connection is established."""
         self.features = 0
+        self.peer_integrity_alg = ""
+        """What the peer puts before its data, by its last P_PROTOCOL."""
         self.resolves_conflicts = False
         """Whether this node accepted the meta socket (RC)."""
         self._deframers: dict[int, Deframer] = {}
@@ -106,6 +110,7 @@ class PeerLink:
         self._deframers = {}
         self._listening_to = set()
         self.apv = self.features = 0
+        self.peer_integrity_alg = ""
         self._pings_sent = self._pings_answered = 0
         self._ping_waiters.clear()
         self._ctx.timers.cancel("ping")
@@ -122,6 +127,23 @@ class PeerLink:
             return
         payload = encode(cmd, message, features=self.features, apv=self.apv)
         self.send_raw(cmd, volume, payload)
+
+    def send_data(self, cmd: Cmd, volume: int, head: bytes, data: Buffer) -> None:
+        """Send a block: its header, the digest if data-integrity-alg asks for one, the data."""
+        alg = self._ctx.net.data_integrity_alg
+        self.send_raw(cmd, volume, head + auth.digest(alg, data) if alg else head, data)
+
+    def data_of(self, packet: Packet) -> Buffer:
+        """The data of a received block, its digest checked. Raises PeerError."""
+        body = memoryview(packet.payload)[DATA_HEADER_BYTES:]
+        alg = self.peer_integrity_alg
+        if not alg:
+            return body
+        size = auth.digest_size(alg)
+        data = body[size:]
+        if len(body) < size or not auth.matches(auth.digest(alg, data), body[:size]):
+            raise PeerError(f"Digest integrity check FAILED: {packet.cmd.name}, {len(data)} bytes")
+        return data
 
     def send_raw(self, cmd: Cmd, volume: int, head: bytes, body: Buffer = b"") -> None:
         """Send a packet whose payload is *head* + *body*, without copying a large body."""
@@ -200,12 +222,12 @@ class PeerLink:
         return self._pings_answered < self._pings_sent
 
     def _arm_ping(self) -> None:
-        net = self._ctx.resource.net
+        net = self._ctx.net
         delay = net.ping_timeout * TENTH_NS if self._ping_out else net.ping_int * SECOND_NS
         self._ctx.timers.set("ping", delay, self._ping_due)
 
     def _ping_due(self) -> None:
-        net = self._ctx.resource.net
+        net = self._ctx.net
         quiet_ns = self._ctx.now_ns() - self._heard_ns
         if self._ping_out:
             if quiet_ns < net.ping_timeout * TENTH_NS:

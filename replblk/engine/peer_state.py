@@ -49,11 +49,13 @@ class PeerState:
         stand_alone: Callable[[str], None],
         begin_exchange: Callable[[Volume, bool], None],
         target_done: Callable[[Volume], None],
+        verify_done: Callable[[Volume], None],
     ) -> None:
         self._ctx = ctx
         self._stand_alone = stand_alone
         self._begin_exchange = begin_exchange
         self._target_done = target_done
+        self._verify_done = verify_done
 
     # -- sizes --------------------------------------------------------------------------------
 
@@ -188,6 +190,14 @@ class PeerState:
                 self._target_done(volume)
                 return
         if (
+            old.conn is ConnState.VERIFY_T
+            and old.disk is DiskState.UP_TO_DATE
+            and told.conn is ConnState.CONNECTED
+            and real is DiskState.UP_TO_DATE
+        ):
+            self._verify_done(volume)
+            return
+        if (
             old.pdsk is DiskState.UP_TO_DATE
             and real is DiskState.INCONSISTENT
             and old.conn is ConnState.CONNECTED
@@ -229,7 +239,7 @@ class PeerState:
     def _decide(self, volume: Volume, told: State, real: DiskState) -> Decision:
         state, theirs, peer = volume.state, volume.peer_uuids, self._ctx.peer
         assert theirs is not None
-        net = self._ctx.resource.net
+        net = self._ctx.net
         own_disk = state.disk
         if own_disk is DiskState.NEGOTIATING:
             assert volume.kept_disk is not None

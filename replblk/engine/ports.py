@@ -173,5 +173,5 @@ class Command:
 
 CLIENT_DATA_BYTES_MAX = 1 << 20
 """Largest read or write of one ClientRequest: the wire's limit for one packet."""
-CLIENT_ZERO_BYTES_MAX = 4 << 20
-"""Largest zero or trim of one ClientRequest: at most two activity-log extents."""
+CLIENT_ZERO_BYTES_MAX = 1 << 20
+"""Largest zero or trim of one ClientRequest: it may have to travel as data."""

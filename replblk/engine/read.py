@@ -197,7 +197,7 @@ class ReadPath:
             else:
                 assert data is not None
                 head = data_header(sector, block_id, 0, 0)
-                self._ctx.peer.send_raw(Cmd.P_DATA_REPLY, volume.number, head, data)
+                self._ctx.peer.send_data(Cmd.P_DATA_REPLY, volume.number, head, data)
                 volume.sent_sectors += size >> 9
 
         volume.ranges.lock(sector, size, go, exclusive=False)

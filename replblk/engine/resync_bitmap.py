@@ -63,7 +63,7 @@ class ResyncBitmap:
     def _send(self, volume: Volume) -> None:
         assert volume.bitmap is not None
         peer = self._ctx.peer
-        use_rle = self._ctx.resource.net.use_rle
+        use_rle = self._ctx.net.use_rle
         for cmd, payload in encode_bitmap(volume.bitmap.bits, apv=peer.apv, use_rle=use_rle):
             peer.send_raw(cmd, volume.number, payload)
 

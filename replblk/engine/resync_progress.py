@@ -31,11 +31,11 @@ class ResyncProgress:
         if now_ns - self._marks[-1][0] >= MARK_NS:
             self._marks.append((now_ns, left_bits))
 
-    def summary(self, now_ns: int) -> str:
+    def summary(self, now_ns: int, what: str = "Resync done") -> str:
         """DRBD's closing words: total time and mean speed."""
         seconds = max((now_ns - self.started_ns) / _SECOND_NS, 0.001)
         rate = int(self.total_bits * 4 / seconds)
-        return f"Resync done (total {int(seconds)} sec; paused 0 sec; {rate} K/sec)"
+        return f"{what} (total {int(seconds)} sec; paused 0 sec; {rate} K/sec)"
 
     def status(self, left_bits: int, now_ns: int, want_kib_s: int) -> ResyncStatus:
         """What status and metrics show."""

@@ -18,6 +18,7 @@ from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.units import bits_touched
 from replblk.model.vocabulary import ConnState, DiskState
+from replblk.wire import auth
 from replblk.wire.hot import block_ack, data_header
 from replblk.wire.packets import ID_SYNCER, BlockDesc, BlockRequest, Cmd
 
@@ -43,8 +44,13 @@ class ResyncSource:
         self._answered: Counter[tuple[int, int, int]] = Counter()
         """(volume, sector, size) sent as resync data: only these may be acknowledged."""
 
-    def on_request(self, volume: Volume, request: BlockRequest, *, thin: bool) -> None:
-        """P_RS_DATA_REQUEST or P_RS_THIN_REQ: send the block, or say why not."""
+    def on_request(self, volume: Volume, request: BlockRequest, *, thin: bool = False) -> None:
+        """P_RS_DATA_REQUEST, P_RS_THIN_REQ, P_CSUM_RS_REQUEST: send the block, or say why not.
+
+        With a digest in the request: only if our block is another one.
+        """
+        if request.digest and len(request.digest) != self._csum_bytes():
+            raise PeerError(f"P_CSUM_RS_REQUEST with a digest of {len(request.digest)} bytes")
         sector, size = request.sector, request.blksize
         if sector + (size >> 9) > volume.capacity_sectors:
             raise PeerError(f"resync request beyond the end: sector {sector}, {size} bytes")
@@ -85,8 +91,17 @@ class ResyncSource:
 
         volume.ranges.lock(sector, size, go, exclusive=False)
 
+    def _csum_bytes(self) -> int:
+        alg = self._ctx.net.csums_alg
+        return auth.digest_size(alg) if alg else 0
+
     def _send(self, volume: Volume, request: BlockRequest, data: Buffer, thin: bool) -> None:
         peer = self._ctx.peer
+        if request.digest and auth.digest(self._ctx.net.csums_alg, data) == request.digest:
+            volume.mark_in_sync(request.sector, request.blksize)
+            ack = block_ack(request.sector, ID_SYNCER, request.blksize, volume.next_seq())
+            peer.send_raw(Cmd.P_RS_IS_IN_SYNC, volume.number, ack)
+            return
         self._answered[volume.number, request.sector, request.blksize] += 1
         if thin and not any(data):
             peer.send(
@@ -94,7 +109,7 @@ class ResyncSource:
             )
             return
         head = data_header(request.sector, ID_SYNCER, 0, 0)
-        peer.send_raw(Cmd.P_RS_DATA_REPLY, volume.number, head, data)
+        peer.send_data(Cmd.P_RS_DATA_REPLY, volume.number, head, data)
         volume.sent_sectors += request.blksize >> 9
 
     def _refuse(self, volume: Volume, request: BlockRequest) -> None:

@@ -27,8 +27,9 @@ from replblk.model.units import (
     bits_touched,
 )
 from replblk.model.vocabulary import ConnState, DiskState
+from replblk.wire import auth
 from replblk.wire.hot import block_ack, block_request
-from replblk.wire.packets import ID_SYNCER, BlockDesc, Cmd, StateWord
+from replblk.wire.packets import ID_SYNCER, BlockDesc, BlockRequest, Cmd, StateWord
 
 if TYPE_CHECKING:
     from replblk.engine.admission import RangeLock
@@ -179,12 +180,71 @@ class ResyncTarget:
     def _request(
         self, volume: Volume, target: Target, sector: int, size: int, lock: RangeLock | None
     ) -> None:
+        options = self._ctx.net
+        if options.csums_alg and (volume.crashed_primary or not options.csums_after_crash_only):
+            self._request_if_different(volume, target, sector, size, lock)
+            return
         target.asked[sector, size] = lock
         volume.peer_pending += 1
         payload = block_request(sector, ID_SYNCER, size)
         self._ctx.peer.send_raw(Cmd.P_RS_DATA_REQUEST, volume.number, payload)
 
+    def _request_if_different(
+        self, volume: Volume, target: Target, sector: int, size: int, lock: RangeLock | None
+    ) -> None:
+        """csums-alg: show the source our digest; it sends the block only if it has another one."""
+        alg, session = self._ctx.net.csums_alg, self._ctx.peer.data
+        target.waiting.add((sector, size))
+
+        def go(claim: RangeLock) -> None:
+            if volume.state.conn not in _TARGET or session != self._ctx.peer.data:
+                self._ctx.defer(lambda: done(claim, -1, None))
+                return
+            volume.read_sectors += size >> 9
+            self._ctx.io.read(
+                volume, sector_offset(sector), size, lambda errno, data: done(claim, errno, data)
+            )
+
+        def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
+            target.waiting.discard((sector, size))
+            if errno > 0:
+                self._disk_failure.failed(
+                    volume, f"local READ IO error sector {sector}+{size >> 9} (errno {errno})"
+                )
+            current = session == self._ctx.peer.data and volume.state.conn in _TARGET
+            if errno or not current or self._targets.get(volume.number) is not target:
+                volume.ranges.release(claim)
+                target.bytes_out -= size
+                return
+            if lock is None:
+                volume.ranges.release(claim)
+            assert data is not None
+            target.asked[sector, size] = lock
+            volume.peer_pending += 1
+            request = BlockRequest(sector, ID_SYNCER, size, auth.digest(alg, data))
+            self._ctx.peer.send(Cmd.P_CSUM_RS_REQUEST, request, volume.number)
+
+        if lock is not None:
+            go(lock)
+        else:
+            volume.ranges.lock(sector, size, go, exclusive=False)
+
     # -- answers ------------------------------------------------------------------------------
+
+    def on_in_sync(self, volume: Volume, ack: tuple[int, bytes, int, int]) -> None:
+        """P_RS_IS_IN_SYNC: the source has the same data there."""
+        sector, _, size, _ = ack
+        if not self._ctx.net.csums_alg:
+            raise PeerError("P_RS_IS_IN_SYNC without checksums")
+        target, lock = self._answered(volume, "P_RS_IS_IN_SYNC", sector, size)
+        volume.mark_in_sync(sector, size)
+        target.cleared_this_pass = True
+        if volume.resync is not None:
+            volume.resync.equal_bits += len(bits_touched(sector, size))
+        if lock is not None:
+            volume.ranges.release(lock)
+        target.bytes_out -= size
+        self._ask(volume, target)
 
     def on_data(self, volume: Volume, sector: int, data: Buffer) -> None:
         """P_RS_DATA_REPLY: write it, durably, then acknowledge."""
@@ -304,6 +364,16 @@ class ResyncTarget:
             return
         if volume.resync is not None:
             self._ctx.tell(Level.INFO, volume.resync.summary(self._ctx.now_ns()), volume.number)
+            if volume.resync.equal_bits:
+                share = 100 * volume.resync.equal_bits // max(volume.resync.total_bits, 1)
+                self._ctx.tell(
+                    Level.INFO,
+                    f"{share} % had equal checksums, eliminated: "
+                    f"{volume.resync.equal_bits * 4}K; "
+                    f"transferred {(volume.resync.total_bits - volume.resync.equal_bits) * 4}K "
+                    f"total {volume.resync.total_bits * 4}K",
+                    volume.number,
+                )
         if failed:
             self._ctx.tell(Level.ERROR, f"            {failed} failed blocks", volume.number)
             self._ctx.states.force(volume, "resync ended", conn=ConnState.CONNECTED)

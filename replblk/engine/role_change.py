@@ -60,7 +60,7 @@ class RoleChange:
                 attempt(PROMOTE_UPTODATE)
             elif code is Code.TWO_PRIMARIES and tries.pop("two-primaries", 0):
                 # The peer may be about to be found dead.
-                wait = self._ctx.resource.net.ping_timeout * TENTH_NS + TENTH_NS
+                wait = self._ctx.net.ping_timeout * TENTH_NS + TENTH_NS
                 self._ctx.timers.set(("promote", volume.number), wait, lambda: attempt(wish))
             elif code < Code.SUCCESS:
                 then(refusal(code))

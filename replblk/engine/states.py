@@ -39,10 +39,10 @@ class States:
         resource: Resource = self._ctx.resource
         others = [v for v in self._ctx.volumes.values() if v is not volume]
         return Facts(
-            two_primaries=resource.net.allow_two_primaries,
+            two_primaries=self._ctx.net.allow_two_primaries,
             fencing=volume.config.options.fencing,
             on_no_data=resource.on_no_data_accessible,
-            verify_alg=resource.net.verify_alg,
+            verify_alg=self._ctx.net.verify_alg,
             apv=self._ctx.peer.apv,
             device_open=volume.open_count > 0,
             other_volume_peer_primary=any(v.state.peer is Role.PRIMARY for v in others),

@@ -11,20 +11,20 @@ from replblk.model.vocabulary import ConnState
 if TYPE_CHECKING:
     from replblk.engine.context import Context
     from replblk.engine.resync_target import ResyncTarget
+    from replblk.engine.verify import Verify
     from replblk.engine.volume import Volume
-    from replblk.engine.write_origin import WriteOrigin
     from replblk.engine.write_peer import WritePeer
 
 
 def status_of(
-    ctx: Context, writes: WriteOrigin, peer_writes: WritePeer, target: ResyncTarget
+    ctx: Context, peer_writes: WritePeer, target: ResyncTarget, verify: Verify
 ) -> NodeStatus:
     """The whole resource as this node sees it now."""
     has_net = ctx.states.connection is not ConnState.STANDALONE
     peer = ctx.resource.peer
     return NodeStatus(
         resource=ctx.resource.name,
-        protocol=str(ctx.resource.net.protocol) if has_net else "",
+        protocol=str(ctx.net.protocol) if has_net else "",
         has_net=has_net,
         peer_name=peer.names[0] if peer is not None else "",
         epochs=len(peer_writes.epochs),
@@ -32,16 +32,18 @@ def status_of(
         agreed_protocol=ctx.peer.apv if ctx.states.connection is ConnState.WF_REPORT_PARAMS else 0,
         split_brain=ctx.split_brain,
         congested=peer_writes.congested,
-        volumes=tuple(_volume(ctx, v, target) for _, v in sorted(ctx.volumes.items())),
+        volumes=tuple(_volume(ctx, v, target, verify) for _, v in sorted(ctx.volumes.items())),
     )
 
 
-def _volume(ctx: Context, volume: Volume, target: ResyncTarget) -> VolumeStatus:
+def _volume(ctx: Context, volume: Volume, target: ResyncTarget, verify: Verify) -> VolumeStatus:
     uuids = volume.uuids
     resync = None
+    verifying = verify.left_bits(volume)
     if volume.resync is not None:
         want = target.rate_kib_s(volume) if volume.state.conn is ConnState.SYNC_TARGET else 0
-        resync = volume.resync.status(volume.dirty_bits, ctx.now_ns(), want)
+        left = volume.dirty_bits if verifying is None else verifying
+        resync = volume.resync.status(left, ctx.now_ns(), want)
     return VolumeStatus(
         number=volume.number,
         minor=volume.config.minor,

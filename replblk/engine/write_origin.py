@@ -30,7 +30,6 @@ from replblk.wire.packets import (
     DP_SEND_RECEIVE_ACK,
     DP_SEND_WRITE_ACK,
     DP_ZEROES,
-    FF_TRIM,
     FF_WZEROES,
     Barrier,
     BarrierAck,
@@ -57,9 +56,9 @@ class WriteRequest:
     """One application write in flight. local and net: PENDING, DONE, FAILED or ABSENT."""
 
     __slots__ = (
-        *("block_id", "completed", "data", "epoch", "extents", "flags", "fua", "gate", "kind"),
-        *("local", "lock", "net", "number", "rs_ack", "sector", "sent_ns", "size", "unmap"),
-        "volume",
+        *("block_id", "completed", "data", "enough", "epoch", "extents", "flags", "fua", "gate"),
+        *("kind", "local", "lock", "net", "number", "rs_ack", "sector", "sent_ns", "size"),
+        *("unmap", "volume"),
     )
 
     def __init__(self, volume: Volume, request: ClientRequest) -> None:
@@ -77,6 +76,8 @@ class WriteRequest:
         self.lock: RangeLock | None = None
         self.local = ABSENT
         self.net = ABSENT
+        self.enough = False
+        """The peer part is good enough for the reply, by the replication protocol."""
         self.rs_ack = False
         self.completed = False
         self.epoch: Epoch | None = None
@@ -232,32 +233,31 @@ class WriteOrigin:
         write.sent_ns = self._ctx.now_ns()
         self.log.add(write)
         self._unacked[write.block_id] = write
-        flags = self._ack_flags(volume) | (DP_FUA if write.fua else 0)
+        flags = write.flags = self._ack_flags(volume) | (DP_FUA if write.fua else 0)
         seq = volume.next_seq()
         if write.kind == "write":
             head = data_header(write.sector, write.block_id, seq, flags)
-            peer.send_raw(Cmd.P_DATA, volume.number, head, write.data)
+            peer.send_data(Cmd.P_DATA, volume.number, head, write.data)
             volume.sent_sectors += write.size >> 9
-        elif peer.features & FF_WZEROES:
+        elif peer.features & FF_WZEROES and not self._ctx.net.data_integrity_alg:
             flags |= DP_ZEROES | (DP_DISCARD if write.unmap else 0)
             head = trim_header(write.sector, write.block_id, seq, flags, write.size)
             peer.send_raw(Cmd.P_ZEROES, volume.number, head)
-        elif peer.features & FF_TRIM:
-            # Without P_ZEROES, P_TRIM is defined to read back as zeroes.
-            head = trim_header(write.sector, write.block_id, seq, flags | DP_DISCARD, write.size)
-            peer.send_raw(Cmd.P_TRIM, volume.number, head)
         else:
-            raise PeerError("the peer offers neither TRIM nor WZEROES: it can't be told of zeroes")
+            # No P_ZEROES, or a kernel that would look for a digest in it: zeroes go as data.
+            head = data_header(write.sector, write.block_id, seq, flags)
+            peer.send_data(Cmd.P_DATA, volume.number, head, bytes(write.size))
+        write.enough = not flags & (DP_SEND_WRITE_ACK | DP_SEND_RECEIVE_ACK)
         volume.peer_pending += 1
-        if self.log.current.count >= self._ctx.resource.net.max_epoch_size:
+        if self.log.current.count >= self._ctx.net.max_epoch_size:
             self.log.close()
         self._watch_acks()
 
     def _ack_flags(self, volume: Volume) -> int:
         syncing = volume.state.conn in _SYNC_STATES
         flags = DP_MAY_SET_IN_SYNC if syncing else 0
-        protocol = self._ctx.resource.net.protocol
-        if protocol is Protocol.C or syncing:
+        protocol = self._ctx.net.protocol
+        if protocol is Protocol.C or syncing or not self._ctx.peer.apv >= 100:
             flags |= DP_SEND_WRITE_ACK
         if protocol is Protocol.B:
             flags |= DP_SEND_RECEIVE_ACK
@@ -277,7 +277,11 @@ class WriteOrigin:
         if cmd is not Cmd.P_NEG_ACK and blksize != write.size:
             raise PeerError(f"{cmd.name}: {blksize} bytes acknowledged of {write.size} sent")
         if cmd is Cmd.P_RECV_ACK:
-            raise PeerError("P_RECV_ACK for a write that did not ask for it")
+            if not write.flags & DP_SEND_RECEIVE_ACK:
+                raise PeerError("P_RECV_ACK for a write that did not ask for it")
+            write.enough = True
+            self._maybe_complete(write)
+            return True
         del self._unacked[block_id]
         volume.peer_pending -= 1
         write.rs_ack = cmd is Cmd.P_RS_WRITE_ACK
@@ -288,10 +292,14 @@ class WriteOrigin:
         """P_BARRIER_ACK: the peer has an epoch for good; its writes may be forgotten."""
         epoch = self.log.acknowledged(ack.barrier, ack.set_size)
         for write in epoch.writes:
-            if write.net == PENDING:
+            if write.net == PENDING and write.flags & DP_SEND_WRITE_ACK:
                 raise PeerError("BarrierAck for an epoch with unacknowledged writes")
         for write in epoch.writes:
             write.epoch = None
+            if write.net == PENDING:  # protocol A or B: this is the first and only proof
+                del self._unacked[write.block_id]
+                write.volume.peer_pending -= 1
+                self._net_done(write, True)
             self._forget(write)
         self._flushes_progress()
         self._watch_acks()
@@ -324,8 +332,10 @@ class WriteOrigin:
         self._maybe_complete(write)
 
     def _maybe_complete(self, write: WriteRequest) -> None:
-        if write.local == PENDING or write.net == PENDING or write.completed:
+        if write.local == PENDING or write.completed:
             return
+        if write.net == PENDING and not (write.enough and write.local == DONE):
+            return  # without a good local copy only the peer's disk counts
         ok = write.local == DONE or write.net == DONE
         if write.local != DONE and write.net == DONE:
             # Only the peer has it: that counts if the peer's data is good.
@@ -430,7 +440,7 @@ class WriteOrigin:
     # -- ko-count -----------------------------------------------------------------------------
 
     def _watch_acks(self) -> None:
-        net = self._ctx.resource.net
+        net = self._ctx.net
         if not net.ko_count or self._ctx.timers.pending("ko-count"):
             return
         oldest = self.log.oldest_ns()
@@ -440,7 +450,7 @@ class WriteOrigin:
             self._ctx.timers.set("ko-count", left, self._ko)
 
     def _ko(self) -> None:
-        net = self._ctx.resource.net
+        net = self._ctx.net
         oldest = self.log.oldest_ns()
         if oldest is None:
             return

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from replblk.engine.disk_failure import DiskFailure
     from replblk.engine.ports import Buffer
     from replblk.engine.volume import Volume
+    from replblk.wire.framing import Packet
 
 IN_PROGRESS_BYTES_MAX = 64 << 20
 """Peer data in memory and not yet on disk; above it reading from the data socket stops."""
@@ -85,10 +86,10 @@ class WritePeer:
 
     # -- packets ------------------------------------------------------------------------------
 
-    def on_data(self, volume: Volume, payload: Buffer) -> None:
-        """P_DATA: sector, block id, sequence number, flags, then the data."""
-        sector, block_id, seq, flags = parse_data(payload)
-        data = memoryview(payload)[24:]
+    def on_data(self, volume: Volume, packet: Packet) -> None:
+        """P_DATA: sector, block id, sequence number, flags, then digest and data."""
+        sector, block_id, seq, flags = parse_data(packet.payload)
+        data = self._ctx.peer.data_of(packet)
         volume.saw_seq(seq)
         size = len(data)
         if size % 512 or size > REQUEST_BYTES_MAX:

@@ -37,14 +37,9 @@ CASES = [
         "r0",
     ),
     ("error", "external", "", ALPHA.replace("internal", "/dev/md[0]"), BRAVO, "r0"),
-    ("error", "protocol A", "protocol B;", ALPHA, BRAVO, "r0"),
     ("error", "allow-two-primaries", "net { allow-two-primaries; }", ALPHA, BRAVO, "r0"),
-    ("error", "data-integrity-alg", "net { data-integrity-alg md5; }", ALPHA, BRAVO, "r0"),
     ("error", "fencing", "disk { fencing resource-only; }", ALPHA, BRAVO, "r0"),
     ("error", "on-congestion", "net { on-congestion pull-ahead; }", ALPHA, BRAVO, "r0"),
-    ("warn", "csums-alg", "net { csums-alg md5; }", ALPHA, BRAVO, "r0"),
-    ("warn", "verify-alg", "net { verify-alg md5; }", ALPHA, BRAVO, "r0"),
-    ("warn", "after-sb-0pri", "net { after-sb-2pri violently-as0p; }", ALPHA, BRAVO, "r0"),
     ("warn", "handlers", "handlers { split-brain /x; }", ALPHA, BRAVO, "r0"),
     ("warn", "resync-after", "disk { resync-after r0; }", ALPHA, BRAVO, "r0"),
     ("warn", "disk-timeout", "disk { disk-timeout 5; }", ALPHA, BRAVO, "r0"),
@@ -71,7 +66,7 @@ def test_stacked_resources_are_refused(loaded: Loaded) -> None:
 
 def test_a_plain_resource_has_none_and_errors_come_first(loaded: Loaded) -> None:
     assert unsupported(loaded(f"resource r0 {{ {ALPHA} {BRAVO} }}").find("r0")) == []
-    both = "net { csums-alg md5; } protocol A;"
+    both = "options { cpu-mask 3; } disk { fencing resource-only; }"
     found = unsupported(loaded(f"resource r0 {{ {both} {ALPHA} {BRAVO} }}").find("r0"))
     assert [severity for severity, _ in found] == ["error", "warn"]
 

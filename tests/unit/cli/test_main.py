@@ -138,10 +138,12 @@ def test_whole_resource_commands_take_no_volume(site: Site, command: str) -> Non
 
 
 def test_what_is_not_supported_is_refused_before_anything_starts(site: Site) -> None:
-    site.config.write_text(site.config.read_text().replace("protocol C", "protocol A"))
+    site.config.write_text(
+        site.config.read_text().replace("protocol C;", "protocol C; on-congestion pull-ahead;")
+    )
     done = site.replblk("alpha", "up", "r0")
     assert done.returncode == 10
-    assert "protocol A" in done.stderr
+    assert "on-congestion" in done.stderr
     assert not site.run_file("alpha", "").exists()
 
 
