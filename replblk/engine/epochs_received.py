@@ -68,10 +68,9 @@ class EpochsReceived:
         epoch.flushed = True
         self._advance()
 
-    @property
-    def draining(self) -> bool:
-        """Whether an epoch that was closed by a barrier still has writes in progress."""
-        return any(e.active for e in self._epochs if e.barrier is not None)
+    def is_oldest(self, epoch: ReceivedEpoch) -> bool:
+        """Whether all earlier epochs are done and durable: this one's writes may begin."""
+        return self._epochs[0] is epoch
 
     def _advance(self) -> None:
         while not self._flushing:

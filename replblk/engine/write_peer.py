@@ -114,6 +114,7 @@ class WritePeer:
         """P_BARRIER: the current epoch ends."""
         if not self.epochs.barrier(barrier.barrier):
             raise PeerError("P_BARRIER for an empty epoch")
+        self.release_waiting()
 
     def on_out_of_sync(self, volume: Volume, what: BlockDesc) -> None:
         """P_OUT_OF_SYNC: the peer wrote without us; remember the range."""
@@ -158,7 +159,7 @@ class WritePeer:
     def _may_go(self, write: PeerWrite) -> bool:
         if write.volume.sync_uuid_pending:
             return False  # Inconsistent must be durable before anything is mixed in
-        return bool(write.flags & DP_SEND_WRITE_ACK) or not self.epochs.draining
+        return bool(write.flags & DP_SEND_WRITE_ACK) or self.epochs.is_oldest(write.epoch)
 
     def release_waiting(self) -> None:
         """What held writes back may be gone: let them go on, in order."""
