@@ -37,6 +37,7 @@ VERBS: dict[str, Options] = {
     "outdate": {},
     "pause-sync": {},
     "resume-sync": {},
+    "verify": {"start": int, "stop": int},
     "wait-connect": WAIT,
     "wait-sync": WAIT,
 }
