@@ -78,7 +78,7 @@ soak: setup ## many simulated runs: make soak COUNT=10000 SEED=1
 	@$(PY) -m replblk.sim --seed $(SEED) --count $(COUNT) --jobs $(JOBS)
 
 bench: setup ## measure: each figure beside the plain disk in the same run
-	@$(PY) -m tests.bench
+	@$(PY) scripts/bench.py $(BENCH_ARGS)
 
 docs: setup ## write the documents that are made from tables
 	@$(PY) -m replblk.admin.options_page > docs/configuration.md
