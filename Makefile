@@ -13,6 +13,7 @@ DEMO_FILE ?=
 DEMO_PORT ?=
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
 SOURCES := replblk nbd scripts tests
+KERNEL_TESTS := $(wildcard tests/interop/test_kernel_*.py)
 
 # The first Python of 3.11 or newer; what is tried is what people have.
 FIND_PYTHON = for python in '$(PYTHON)' python3 python3.13 python3.12 python3.11; do \
@@ -24,7 +25,7 @@ FIND_PYTHON = for python in '$(PYTHON)' python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test fmt lint type check sim soak bench docs clean
+.PHONY: help setup demo test interop fmt lint type check sim soak bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
@@ -53,8 +54,12 @@ $(VENV)/installed-test: pyproject.toml | $(VENV)/installed
 demo: setup ## the main job on this machine, visibly: replicate, kill, fail over, return, compare
 	@DEMO_FILE='$(DEMO_FILE)' DEMO_PORT='$(DEMO_PORT)' $(PY) scripts/demo.py
 
-test: $(VENV)/installed-test ## all tests (TESTS=path for some)
-	@$(PY) -m pytest -q $(TESTS)
+test: $(VENV)/installed-test ## the test suite (TESTS=path for a part)
+	@$(PY) -m pytest -q $(if $(filter tests,$(TESTS)),$(KERNEL_TESTS:%=--ignore=%)) $(TESTS)
+
+interop: $(VENV)/installed-test ## against the Linux kernel's DRBD in a virtual machine
+	@$(PY) scripts/interop_setup.py
+	@CI=true $(PY) -m pytest -q $(KERNEL_TESTS)
 
 fmt: $(VENV)/installed-test ## bring all code into the one format
 	@$(PY) -m ruff format $(SOURCES)
@@ -66,7 +71,7 @@ lint: $(VENV)/installed-test ## judge format and style
 
 type: $(VENV)/installed-test ## judge the types
 	@$(PY) -m mypy
-	@$(PY) -m mypy scripts
+	@$(PY) -m mypy --follow-imports=silent scripts
 
 check: lint type ## before every commit: lint, type and the fast tests
 	@$(PY) -m pytest -q tests/unit tests/property tests/contract
