@@ -80,6 +80,9 @@ class Checkers:
             raise SimulationError(f"{machine} is SyncSource with a disk {new.disk}")
         if new.conn is ConnState.SYNC_TARGET and new.disk > DiskState.INCONSISTENT:
             raise SimulationError(f"{machine} is SyncTarget with a disk {new.disk}")
+        resynced = change.old.conn in (ConnState.SYNC_SOURCE, ConnState.SYNC_TARGET)
+        if resynced and new.conn < ConnState.CONNECTED:
+            self._world.mark("resync interrupted")
         if new.conn is not change.old.conn and new.conn in (
             ConnState.SYNC_SOURCE,
             ConnState.SYNC_TARGET,

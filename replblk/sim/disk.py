@@ -8,6 +8,7 @@ asks of the node are asserted here: a node that breaks one fails the run.
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from replblk.meta.layout import Layout
     from replblk.sim.machine import Life, Machine
 
+AL_BLOCK_BYTES = 4096
+_AL_UPDATES, _AL_UPDATES_AT = struct.Struct(">H"), 14
+_AL_SLOT, _AL_SLOTS_AT = struct.Struct(">H"), 36
+_AL_EXTENT, _AL_EXTENTS_AT = struct.Struct(">I"), 164
 FOREVER = -1
 ERR_OPEN_DISK = 104
 
@@ -154,6 +159,8 @@ class SimDisk:
         self._world = life.machine.world
         self._flying: dict[int, _Op] = {}
         self._last_op = 0
+        self._slots: dict[int, int] = {}
+        """Which extent each slot of the activity log holds, by the transactions seen."""
         self._closed = False
 
     def read(self, op: int, offset: int, length: int) -> None:
@@ -213,8 +220,22 @@ class SimDisk:
         if op.durable or op.kind == "flush":
             delay += drive.speed.flush_ns
         self._world.after(delay * drive.slowness, self._complete, op)
+        if op.zone == "al" and op.data is not None:
+            self._watch_evictions(op.data)
         if drive.on_submit is not None:
             drive.on_submit(op.zone, op.kind)
+
+    def _watch_evictions(self, block: Buffer) -> None:
+        """Mark the run when an activity-log transaction puts another extent into a used slot."""
+        if len(block) != AL_BLOCK_BYTES:
+            return
+        updates = int(_AL_UPDATES.unpack_from(block, _AL_UPDATES_AT)[0])
+        for at in range(updates):
+            slot = int(_AL_SLOT.unpack_from(block, _AL_SLOTS_AT + at * _AL_SLOT.size)[0])
+            extent = int(_AL_EXTENT.unpack_from(block, _AL_EXTENTS_AT + at * _AL_EXTENT.size)[0])
+            if self._slots.setdefault(slot, extent) != extent:
+                self._slots[slot] = extent
+                self._world.mark("activity log evicted an extent")
 
     def _check(self, op: _Op) -> None:
         assert not self._closed, f"{op.kind} on a closed disk"

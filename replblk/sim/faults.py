@@ -145,6 +145,8 @@ class FaultPlan:
             self._world.mark(f"{fault.kind} during a resync")
         if target.serving_role is Role.PRIMARY:
             self._world.mark(f"{fault.kind} of the Primary")
+        if any(write for *_, write in self._workload.busy):
+            self._world.mark(f"{fault.kind} while writing")
 
     def _cut(self, fault: Fault, target: Machine) -> None:
         self._network.cut()

@@ -102,8 +102,9 @@ class Options:
 def draw(seed: int, profile: str = "mixed") -> Options:
     """The options of a seed."""
     chance = random.Random(f"{seed}/options")
+    errs = chance.random() < 0.15  # drawn in every profile: a seed is the same run by any name
     if profile == "mixed":
-        profile = "erring" if chance.random() < 0.15 else "careful"
+        profile = "erring" if errs else "careful"
     large = chance.random() < 0.4
     fresh = profile != "erring" and chance.random() < 0.1
     device_bytes = chance.randrange(256, 1025 if fresh else 2049) * 4096

@@ -1,0 +1,40 @@
+"""Seeds of the simulator on every run of the tests: random faults, every invariant watched."""
+
+from __future__ import annotations
+
+import pytest
+
+from replblk.sim.options import draw
+from replblk.sim.run import run_seed
+from replblk.sim.runner import main
+
+SEEDS = range(1, 41)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_invariant_is_violated(seed: int) -> None:
+    outcome = run_seed(draw(seed))
+    assert not outcome.failure, f"{outcome.failure}\nrepeat: python -m replblk.sim --seed {seed}"
+    assert outcome.writes_acked
+
+
+@pytest.mark.parametrize("profile", ["careful", "erring", "calm"])
+def test_the_same_seed_gives_the_same_transcript_byte_for_byte(profile: str) -> None:
+    first, second = (run_seed(draw(7, profile)) for _ in range(2))
+    assert list(first.transcript.lines()) == list(second.transcript.lines())
+    assert first.transcript.sha256() == second.transcript.sha256()
+    assert first.transcript.sha256() != run_seed(draw(8, profile)).transcript.sha256()
+
+
+def test_without_faults_the_pair_never_reports_an_error() -> None:
+    for seed in range(5):
+        outcome = run_seed(draw(seed, "calm"))
+        assert not outcome.failure
+        assert "error told to a client" not in outcome.marks
+
+
+def test_a_run_of_many_seeds_ends_with_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "1", "--count", "4", "--profile", "calm"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("4 seeds, 0 failed, ")
+    assert "acknowledged writes" in last
