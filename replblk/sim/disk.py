@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 AL_BLOCK_BYTES = 4096
 _AL_UPDATES, _AL_UPDATES_AT = struct.Struct(">H"), 14
+_AL_UPDATES_MAX = 64
 _AL_SLOT, _AL_SLOTS_AT = struct.Struct(">H"), 36
 _AL_EXTENT, _AL_EXTENTS_AT = struct.Struct(">I"), 164
 FOREVER = -1
@@ -230,7 +231,7 @@ class SimDisk:
         if len(block) != AL_BLOCK_BYTES:
             return
         updates = int(_AL_UPDATES.unpack_from(block, _AL_UPDATES_AT)[0])
-        for at in range(updates):
+        for at in range(min(updates, _AL_UPDATES_MAX)):
             slot = int(_AL_SLOT.unpack_from(block, _AL_SLOTS_AT + at * _AL_SLOT.size)[0])
             extent = int(_AL_EXTENT.unpack_from(block, _AL_EXTENTS_AT + at * _AL_EXTENT.size)[0])
             if self._slots.setdefault(slot, extent) != extent:
