@@ -13,8 +13,8 @@ from tests.interop.kernel.initramfs import DRBD_PORT
 
 NET = {
     "protocol": "C",
-    "connect-int": "3",
-    "ping-int": "3",
+    "connect-int": "1",
+    "ping-int": "2",
     "ping-timeout": "20",
     "timeout": "30",
     "socket-check-timeout": "5",

@@ -186,7 +186,7 @@ class Guest:
     def check(self, script: str, limit_s: float = LIMIT_S) -> str:
         """Run a script that must succeed; its output."""
         status, text = self.sh(script, limit_s)
-        assert status == 0, f"in the guest: {script!r} ended with {status}:\n{text}"
+        assert status == 0, f"in the guest: {script[:200]!r} ended with {status}:\n{text}"
         return text
 
     def put(self, path: str, text: str) -> None:

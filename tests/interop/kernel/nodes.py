@@ -184,10 +184,10 @@ class KernelNode:
         """A direct write of the device; data is sent as text, so keep it small."""
         assert not (offset | len(data)) % 512
         block = BLOCK if not (offset | len(data)) % BLOCK else 512
-        encoded = base64.b64encode(data).decode()
+        encoded = base64.encodebytes(data).decode()
         self.guest.check(
-            f"base64 -d <<< {encoded} | dd of=/dev/drbd0 bs={block} seek={offset // block} "
-            "iflag=fullblock oflag=direct 2>&1"
+            f"base64 -d > /run/data <<'END'\n{encoded}END\n"
+            f"dd if=/run/data of=/dev/drbd0 bs={block} seek={offset // block} oflag=direct 2>&1"
         )
 
     def read(self, offset: int, length: int) -> bytes:

@@ -32,8 +32,8 @@ class Pair:
         self.kernel = KernelNode(guest)
         self.kernel.begin(disk_bytes)
         self.replblk = ReplblkNode(folder, disk_bytes)
-        self.from_kernel = Recorder("kernel", "replblk", lambda: self.replblk.port)
-        self.from_replblk = Recorder("replblk", "kernel", lambda: guest.drbd_port)
+        self.from_kernel = Recorder("kernel", "replblk", self.replblk.port)
+        self.from_replblk = Recorder("replblk", "kernel", guest.drbd_port)
         nodes: tuple[Node, Node] = (self.kernel, self.replblk)
         self.first, self.second = nodes if side == "kernel" else nodes[::-1]
 

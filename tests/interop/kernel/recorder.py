@@ -12,13 +12,15 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 _numbers = itertools.count()
 FIRST_PACKETS = {0xFFF1: "meta", 0xFFF2: "data"}
 """Command of the first packet: what the opener wants the connection for."""
 PIECE_BYTES = 1 << 18
+LOOK_S = 0.02
+"""How often it is looked whether the acceptor listens."""
 ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER for a reset instead of an orderly end."""
 
@@ -55,13 +57,26 @@ class Talk:
                 side.close()
 
 
-class Recorder:
-    """The way from *opener* to *acceptor*. port: where opener connects to; target: the other."""
+def somebody_listens(port: int) -> bool:
+    """Whether a program of this host listens on that port, asked without connecting."""
+    mark = f":{port:04X} 00000000:0000 0A"
+    return mark in Path("/proc/net/tcp").read_text()
 
-    def __init__(self, opener: str, acceptor: str, target: Callable[[], int]) -> None:
-        self.opener, self.acceptor = opener, acceptor
+
+class Recorder:
+    """The way from *opener* to *acceptor*. port: where opener connects to; target: the other.
+
+    It listens only while the acceptor listens: a connection to a node that is not there must be
+    refused, not accepted and reset.
+    """
+
+    def __init__(self, opener: str, acceptor: str, target: int) -> None:
+        self.opener, self.acceptor, self.target = opener, acceptor, target
         self.talks: list[Talk] = []
-        self._target = target
+        self.attempts = 0
+        """Connections that were accepted, those reset at once included."""
+        self.resetting = False
+        """Whether newcomers are reset instead of joined."""
         self._passing = threading.Event()
         self._passing.set()
         self._lock = threading.Lock()
@@ -69,9 +84,10 @@ class Recorder:
         self._half: set[Talk] = set()
         self._refusing = False
         self._closed = False
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=16)
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        self._keeper = threading.Thread(target=self._keep_listening, daemon=True)
+        self._keeper.start()
 
     # -- faults -------------------------------------------------------------------------------
 
@@ -80,7 +96,7 @@ class Recorder:
         (self._passing.clear if on else self._passing.set)()
 
     def refuse(self, on: bool) -> None:
-        """Whether new connections are reset at once."""
+        """Whether nobody listens."""
         self._refusing = on
 
     def cut(self, kind: str = "") -> int:
@@ -103,28 +119,40 @@ class Recorder:
     def close(self) -> None:
         """Stop, and reset what still lives."""
         self._closed = True
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._keeper.join()
         self._passing.set()
         self.cut()
 
     # -- copying ------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _keep_listening(self) -> None:
+        listener: socket.socket | None = None
         while not self._closed:
+            wanted = not self._refusing and somebody_listens(self.target)
+            if wanted and listener is None:
+                listener = socket.create_server(("127.0.0.1", self.port), backlog=16)
+                listener.settimeout(LOOK_S)
+            elif not wanted and listener is not None:
+                listener.close()
+                listener = None
+            if listener is None:
+                time.sleep(LOOK_S)
+                continue
             try:
                 near, _ = listener.accept()
-            except OSError:
-                return
+            except TimeoutError:
+                continue
+            self.attempts += 1
             threading.Thread(target=self._join, args=(near,), daemon=True).start()
+        if listener is not None:
+            listener.close()
 
     def _join(self, near: socket.socket) -> None:
         self._passing.wait()
         try:
-            if self._refusing or self._closed:
+            if self.resetting or self._refusing or self._closed:
                 raise ConnectionRefusedError
-            far = socket.create_connection(("127.0.0.1", self._target()), 5)
+            far = socket.create_connection(("127.0.0.1", self.target), 5)
         except OSError:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
             near.close()
