@@ -101,6 +101,8 @@ class MetaStore:
                 told(not self.dead)
             if self.dead:
                 self._refuse_waiting()
+            elif self._writing:
+                pass  # whoever was told asked for another write at once
             elif self._wishes or self.superblock().encode() != self._durable:
                 self._write_superblock()
 

@@ -1,10 +1,12 @@
 """What a wanted state implies: a disk can't resync without a link, a lost peer is Unknown, ...
 
-``sanitize`` completes a wanted state by DRBD's rules S1 to S10, in their order. Two additions, both
-on the side of safety, and both without effect on what a peer sees during normal operation:
+``sanitize`` completes a wanted state by DRBD's rules S1 to S10, in their order. Three additions, all
+on the side of safety, and all without effect on what a peer sees during normal operation:
 
 * S3a: a disk that turns Inconsistent (I/O error passed on) in a state that needs it UpToDate ends
   that resync or verify, where S6 alone would declare the damaged disk UpToDate again.
+* S3b: a resync that is aborted leaves its target Inconsistent, where S5 would declare the Outdated
+  or half-written disk UpToDate because the nodes are Connected.
 * the limits of S6 hold also after S9 and S10: a SyncTarget is Inconsistent however it got there.
 """
 
@@ -49,6 +51,9 @@ LIMITS: Final[dict[ConnState, _Limits]] = {
 }
 """Smallest and largest disk, smallest and largest peer disk, by connection state (rule S6)."""
 
+_TO_TARGET: Final = (_TARGET, LIMITS[ConnState.SYNC_TARGET])
+_TO_SOURCE: Final = (_SOURCE, LIMITS[ConnState.SYNC_SOURCE])
+
 _PAUSED: Final = {
     ConnState.SYNC_SOURCE: ConnState.PAUSED_SYNC_S,
     ConnState.SYNC_TARGET: ConnState.PAUSED_SYNC_T,
@@ -74,7 +79,7 @@ def sanitize(old: State, new: State, facts: Facts) -> tuple[State, tuple[str, ..
         new.disk <= _D.FAILED or new.pdsk <= _D.FAILED or _broke_while_needed(old, new)
     ):
         warnings.append(VERIFY_ABORTED if old.conn in VERIFYING else RESYNC_ABORTED)
-        new = new.but(conn=ConnState.CONNECTED)
+        new = _unfinished(old, new.but(conn=ConnState.CONNECTED))
 
     if new.conn < ConnState.CONNECTED and new.disk == _D.NEGOTIATING:  # S4
         if facts.exposed_is_current and facts.kept_disk is not None:
@@ -117,6 +122,15 @@ def _broke_while_needed(old: State, new: State) -> bool:
         and new.disk == _D.INCONSISTENT
         and LIMITS[new.conn][0] == _D.UP_TO_DATE
     )
+
+
+def _unfinished(old: State, new: State) -> State:
+    """Rule S3b: an aborted resync leaves its target Inconsistent, in the eyes of both nodes."""
+    if LIMITS[old.conn] in _TO_TARGET and _D.FAILED < new.disk < _D.UP_TO_DATE:
+        new = new.but(disk=_D.INCONSISTENT)
+    if LIMITS[old.conn] in _TO_SOURCE and _D.FAILED < new.pdsk < _D.UP_TO_DATE:
+        new = new.but(pdsk=_D.INCONSISTENT)
+    return new
 
 
 def _limited(state: State, warnings: list[str]) -> State:
