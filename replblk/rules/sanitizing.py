@@ -1,7 +1,7 @@
 """What a wanted state implies: a disk can't resync without a link, a lost peer is Unknown, ...
 
-``sanitize`` completes a wanted state by DRBD's rules S1 to S10, in their order. Three additions, all
-on the side of safety, and all without effect on what a peer sees during normal operation:
+``sanitize`` completes a wanted state by DRBD's rules S1 to S10, in their order. Three additions,
+all on the side of safety, and without effect on what a peer sees during normal operation:
 
 * S3a: a disk that turns Inconsistent (I/O error passed on) in a state that needs it UpToDate ends
   that resync or verify, where S6 alone would declare the damaged disk UpToDate again.

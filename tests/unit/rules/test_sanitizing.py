@@ -180,34 +180,32 @@ def test_s10_a_sync_target_is_inconsistent_however_it_got_there() -> None:
 
 @pytest.mark.parametrize(
     "conn",
-    [ConnState.WF_BITMAP_T, ConnState.WF_SYNC_UUID, ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T],
+    [C.WF_BITMAP_T, C.WF_SYNC_UUID, C.SYNC_TARGET, C.PAUSED_SYNC_T],
 )
-def test_a_target_whose_source_lost_its_disk_is_not_declared_up_to_date(conn: ConnState) -> None:
+def test_a_target_whose_source_lost_its_disk_is_not_declared_up_to_date(conn: C) -> None:
     """Rule S3b; the simulator's seed 1016 promoted such a node and served old data."""
     old = State(
         role=Role.SECONDARY,
         peer=Role.PRIMARY,
         conn=conn,
-        disk=DiskState.OUTDATED if conn is not ConnState.SYNC_TARGET else DiskState.INCONSISTENT,
-        pdsk=DiskState.UP_TO_DATE,
+        disk=D.OUTDATED if conn is not C.SYNC_TARGET else D.INCONSISTENT,
+        pdsk=D.UP_TO_DATE,
     )
-    new, _ = sanitize(old, old.but(pdsk=DiskState.FAILED), Facts())
-    assert (new.conn, new.disk) == (ConnState.CONNECTED, DiskState.INCONSISTENT)
+    new, _ = sanitize(old, old.but(pdsk=D.FAILED), Facts())
+    assert (new.conn, new.disk) == (C.CONNECTED, D.INCONSISTENT)
 
 
-@pytest.mark.parametrize(
-    "conn", [ConnState.WF_BITMAP_S, ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S]
-)
+@pytest.mark.parametrize("conn", [C.WF_BITMAP_S, C.SYNC_SOURCE, C.PAUSED_SYNC_S])
 def test_a_source_that_loses_its_disk_does_not_take_its_target_for_up_to_date(
-    conn: ConnState,
+    conn: C,
 ) -> None:
     """Rule S3b, seen from the other node."""
     old = State(
         role=Role.PRIMARY,
         peer=Role.SECONDARY,
         conn=conn,
-        disk=DiskState.UP_TO_DATE,
-        pdsk=DiskState.INCONSISTENT if conn is ConnState.SYNC_SOURCE else DiskState.CONSISTENT,
+        disk=D.UP_TO_DATE,
+        pdsk=D.INCONSISTENT if conn is C.SYNC_SOURCE else D.CONSISTENT,
     )
-    new, _ = sanitize(old, old.but(disk=DiskState.FAILED), Facts())
-    assert (new.conn, new.pdsk) == (ConnState.CONNECTED, DiskState.INCONSISTENT)
+    new, _ = sanitize(old, old.but(disk=D.FAILED), Facts())
+    assert (new.conn, new.pdsk) == (C.CONNECTED, D.INCONSISTENT)
