@@ -4,7 +4,7 @@
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PYTHON ?= python3
+PYTHON ?=
 SEED ?= 1
 COUNT ?= 10000
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -15,13 +15,13 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
 SOURCES := replblk nbd scripts tests
 KERNEL_TESTS := $(wildcard tests/interop/test_kernel_*.py)
 
-# The first Python of 3.11 or newer; what is tried is what people have.
-FIND_PYTHON = for python in '$(PYTHON)' python3 python3.13 python3.12 python3.11; do \
+# The first Python of 3.11 or newer of those that people have; or the one that is named.
+PYTHONS = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+FIND_PYTHON = for python in $(PYTHONS); do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && break; \
 	python=; done; \
-	[ -n "$$python" ] || { \
-	echo "make: no Python 3.11 or newer found (tried: $(PYTHON), python3, python3.13, python3.12," \
-	"python3.11). Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	[ -n "$$python" ] || { echo "make: no Python 3.11 or newer found (tried: $(PYTHONS))." \
+	"Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
