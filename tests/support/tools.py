@@ -9,7 +9,7 @@ import pytest
 
 
 def need(*programs: str) -> None:
-    """Go on only if every program is on PATH; otherwise skip (or, with CI set, fail) saying which."""
+    """Go on only if every program is on PATH; else skip (or, with CI set, fail) saying which."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = [program for program in programs if shutil.which(program, path=path) is None]
     if not missing:
