@@ -67,6 +67,8 @@ class FollowUps:
 
     def _do(self, follow: Follow, volume: Volume, old: State, new: State) -> None:
         ctx, meta = self._ctx, volume.meta
+        if new.conn < ConnState.CONNECTED:
+            volume.generation_due = False
         if follow in _ELSEWHERE or follow in NOT_CALLED_YET:
             return
         if follow is Follow.CLEAR_CRASHED_PRIMARY:
@@ -113,10 +115,25 @@ class FollowUps:
 
     def _rotate(self, volume: Volume, old: State, new: State) -> None:
         """The peer misses what is written now: a new generation, durable before any reply."""
-        rotation = rotation_after(old, new, volume.uuids)
+        serving_diskless = new.peer is Role.PRIMARY and new.pdsk < DiskState.INCONSISTENT
+        if serving_diskless and old.pdsk in (new.pdsk, DiskState.DUNKNOWN):
+            # It may yet refuse us, as not holding what it served last: nothing differs before its
+            # first write, and a generation made for nothing would end in a split brain.
+            volume.generation_due = True
+            return
+        self.begin_generation(volume, rotation_after(old, new, volume.uuids))
+
+    def begin_generation(
+        self,
+        volume: Volume,
+        rotation: Rotation = Rotation.NEW_CURRENT,
+        then: Callable[[bool], None] | None = None,
+    ) -> None:
+        """Rotate the generation; no write is acknowledged before that is durable."""
+        volume.generation_due = False
         if rotation is Rotation.KEEP or volume.meta is None:
             return
-        primary = new.role is Role.PRIMARY
+        primary = volume.primary
         fresh = self._ctx.random_u64()
         volume.uuids = rotated(volume.uuids, rotation, fresh, primary=primary)
         volume.exposed_uuid = volume.uuids.current
@@ -127,6 +144,8 @@ class FollowUps:
             volume.release_replies(ok)
             if ok and volume.state.conn >= ConnState.CONNECTED:
                 send_uuids(self._ctx, volume)
+            if then is not None:
+                then(ok)
 
         volume.meta.sync(durable)
 

@@ -66,7 +66,9 @@ class Node:
         ctx.states = States(ctx, self._after)
         ctx.peer = PeerLink(ctx, self._on_packet, self._on_broken)
         self._writes = WriteOrigin(ctx, failure)
-        self._peer_writes = WritePeer(ctx, failure)
+        self._peer_writes = WritePeer(
+            ctx, failure, lambda volume, then: self._follow.begin_generation(volume, then=then)
+        )
         self._reads = ReadPath(ctx, failure)
         self._target = ResyncTarget(ctx, failure)
         self._source = ResyncSource(ctx, failure)

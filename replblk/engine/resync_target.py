@@ -26,7 +26,7 @@ from replblk.model.units import (
     SECTOR_BYTES,
     bits_touched,
 )
-from replblk.model.vocabulary import ConnState, DiskState
+from replblk.model.vocabulary import ConnState, DiskState, Role
 from replblk.wire import auth
 from replblk.wire.hot import block_ack, block_request
 from replblk.wire.packets import ID_SYNCER, BlockDesc, BlockRequest, Cmd, StateWord
@@ -160,7 +160,11 @@ class ResyncTarget:
             target.waiting.discard(key)
             current = self._targets.get(volume.number) is target
             if current and volume.state.conn in _TARGET and self._all_dirty(volume, sector, size):
-                self._request(volume, target, sector, size, claim)
+                if volume.primary:
+                    self._request(volume, target, sector, size, claim)
+                else:  # demoted while it waited
+                    volume.ranges.release(claim)
+                    self._request(volume, target, sector, size, None)
                 return
             volume.ranges.release(claim)
             target.bytes_out -= size
@@ -400,8 +404,43 @@ class ResyncTarget:
 
         volume.meta.sync(durable)
 
+    def _guard_asked(self, volume: Volume, target: Target) -> None:
+        """Promoted in the middle: our writes must wait for what was asked for as Secondary."""
+        for key, lock in list(target.asked.items()):
+            if lock is None:
+                sector, size = key
+                volume.ranges.lock(
+                    sector,
+                    size,
+                    lambda claim, key=key: self._guarded(volume, target, key, claim),  # type: ignore[misc]
+                    exclusive=True,
+                )
+
+    def _guarded(
+        self, volume: Volume, target: Target, key: tuple[int, int], claim: RangeLock
+    ) -> None:
+        current = self._targets.get(volume.number) is target
+        if current and volume.primary and key in target.asked and target.asked[key] is None:
+            target.asked[key] = claim
+        else:
+            self._ctx.defer(lambda: volume.ranges.release(claim))
+
+    @staticmethod
+    def _unguard_asked(volume: Volume, target: Target) -> None:
+        """Demoted in the middle: now the peer's writes come, and must not wait for its answers."""
+        for key, lock in list(target.asked.items()):
+            if lock is not None:
+                target.asked[key] = None
+                volume.ranges.release(lock)
+
     def on_state(self, volume: Volume, old: State, new: State) -> None:
         """A resync that ended forgets its requests; one that goes on after a pause asks again."""
+        running = self._targets.get(volume.number)
+        if running is not None and old.role is not new.role:
+            if new.role is Role.PRIMARY:
+                self._guard_asked(volume, running)
+            else:
+                self._unguard_asked(volume, running)
         if old.conn in _TARGET and new.conn not in _TARGET:
             volume.sync_uuid_pending = False
             target = self._targets.pop(volume.number, None)

@@ -80,6 +80,8 @@ class Volume:
         """> 0: a new generation is being made durable; no write is acknowledged before."""
         self.held_replies: list[Callable[[bool], None]] = []
         self.generation_failed = False
+        self.generation_due = False
+        """A diskless Primary uses our disk: its first write begins a new generation."""
         self.sync_uuid_pending = False
         """Source: P_SYNC_UUID is not sent yet; target: it is not durable yet. Writes wait."""
         self.resync: ResyncProgress | None = None

@@ -11,6 +11,7 @@ writes wait until the earlier one is durable. Source: protocol, receiver algorit
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
@@ -70,8 +71,14 @@ class PeerWrite:
 class WritePeer:
     """The peer's writes of all volumes, and the epochs they come in."""
 
-    def __init__(self, ctx: Context, disk_failure: DiskFailure) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        disk_failure: DiskFailure,
+        begin_generation: Callable[[Volume, Callable[[bool], None]], None],
+    ) -> None:
         self._ctx = ctx
+        self._begin_generation = begin_generation
         self._disk_failure = disk_failure
         self._session = 0
         self._bytes = 0
@@ -180,6 +187,12 @@ class WritePeer:
             return
         if volume.state.pdsk < DiskState.INCONSISTENT:
             # We are the only storage of a diskless Primary: keep book as a Primary would.
+            if volume.generation_due and volume.uuids.bitmap == 0:
+                self._begin_generation(volume, lambda _: self._ranged(write, claim))
+                return
+            if volume.replies_held:  # a generation is on its way to the disk
+                volume.reply_when_durable(lambda _: self._ranged(write, claim))
+                return
             volume.mark_out_of_sync(write.sector, write.size)
             write.flags &= ~DP_MAY_SET_IN_SYNC
             write.gate = gate

@@ -121,7 +121,7 @@ VALIDITY: Final = (
     StateRule(
         "V10",
         Code.CONNECTED_OUTDATES,
-        lambda s, _: s.conn in _OUTDATED_BARRED and s.disk == _D.OUTDATED,
+        lambda s, _: s.conn in _OUTDATED_BARRED and s.disk == _D.OUTDATED and s.pdsk > _D.FAILED,
     ),
     StateRule("V11", Code.NO_VERIFY_ALG, lambda s, f: s.conn in VERIFYING and not f.verify_alg),
     StateRule("V12", Code.NOT_SUPPORTED, lambda s, f: s.conn in VERIFYING and f.apv < 88),

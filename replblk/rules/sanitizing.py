@@ -1,10 +1,12 @@
 """What a wanted state implies: a disk can't resync without a link, a lost peer is Unknown, ...
 
-``sanitize`` completes a wanted state by DRBD's rules S1 to S10, in their order. Three additions,
+``sanitize`` completes a wanted state by DRBD's rules S1 to S10, in their order. Four additions,
 all on the side of safety, and without effect on what a peer sees during normal operation:
 
 * S3a: a disk that turns Inconsistent (I/O error passed on) in a state that needs it UpToDate ends
   that resync or verify, where S6 alone would declare the damaged disk UpToDate again.
+* S5: an Outdated disk becomes UpToDate only if the other node has a disk to compare with: a
+  diskless peer proves nothing.
 * S3b: a resync that is aborted leaves its target Inconsistent, where S5 would declare the Outdated
   or half-written disk UpToDate because the nodes are Connected.
 * the limits of S6 hold also after S9 and S10: a SyncTarget is Inconsistent however it got there.
@@ -90,9 +92,9 @@ def sanitize(old: State, new: State, facts: Facts) -> tuple[State, tuple[str, ..
             new = new.but(disk=_D.DISKLESS, pdsk=_D.DUNKNOWN)
 
     if ConnState.CONNECTED <= new.conn < ConnState.AHEAD:  # S5
-        if new.disk in (_D.CONSISTENT, _D.OUTDATED):
+        if new.disk == _D.CONSISTENT or (new.disk == _D.OUTDATED and new.pdsk > _D.FAILED):
             new = new.but(disk=_D.UP_TO_DATE)
-        if new.pdsk in (_D.CONSISTENT, _D.OUTDATED):
+        if new.pdsk == _D.CONSISTENT or (new.pdsk == _D.OUTDATED and new.disk > _D.FAILED):
             new = new.but(pdsk=_D.UP_TO_DATE)
 
     new = _limited(new, warnings)  # S6
