@@ -177,7 +177,8 @@ class WriteOrigin:
         state = volume.state
         replicate = self.replicates(volume)
         local = volume.has_disk and write.gate is not None and write.gate is volume.al_gate
-        if not local and not (replicate and state.pdsk is DiskState.UP_TO_DATE):
+        good_there = replicate and state.pdsk is DiskState.UP_TO_DATE
+        if not good_there and not (local and state.disk is DiskState.UP_TO_DATE):
             self._ctx.tell(
                 Level.ERROR,
                 f"IO ERROR: neither local nor remote data, sector {write.sector}+{write.size >> 9}",
@@ -334,13 +335,13 @@ class WriteOrigin:
     def _maybe_complete(self, write: WriteRequest) -> None:
         if write.local == PENDING or write.completed:
             return
-        if write.net == PENDING and not (write.enough and write.local == DONE):
+        # A copy counts if the data around it is good: a resync overwrites what is not.
+        state = write.volume.state
+        good_here = write.local == DONE and state.disk is DiskState.UP_TO_DATE
+        if write.net == PENDING and not (write.enough and good_here):
             return  # without a good local copy only the peer's disk counts
-        ok = write.local == DONE or write.net == DONE
-        if write.local != DONE and write.net == DONE:
-            # Only the peer has it: that counts if the peer's data is good.
-            ok = write.volume.state.pdsk is DiskState.UP_TO_DATE
-        self._complete(write, 0 if ok else errnos.EIO)
+        good_there = write.net == DONE and state.pdsk is DiskState.UP_TO_DATE
+        self._complete(write, 0 if good_here or good_there else errnos.EIO)
         if write.epoch is None:
             self._forget(write)
 
@@ -384,7 +385,8 @@ class WriteOrigin:
         self._flushes.remove(flush)
         volume = flush.volume
         peer_good = volume.state.pdsk is DiskState.UP_TO_DATE and self._ctx.peer.up
-        errno = 0 if flush.local == DONE or peer_good else errnos.EIO
+        good_here = flush.local == DONE and volume.state.disk is DiskState.UP_TO_DATE
+        errno = 0 if good_here or peer_good else errnos.EIO
         volume.app_pending -= 1
         clients, number = self._ctx.ports.clients, flush.number
         volume.reply_when_durable(

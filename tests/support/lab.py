@@ -16,10 +16,11 @@ from replblk.meta.al_transaction import replay
 from replblk.meta.superblock import MdFlag
 from replblk.model.config import Resource, Settings
 from replblk.model.generation import UuidSet
+from replblk.model.notices import StateChanged
 from replblk.model.vocabulary import ConnState
 from replblk.sim.disk import FOREVER, Drive, DriveFault
 from replblk.sim.image import fresh_drive
-from replblk.sim.machine import MakeNode
+from replblk.sim.machine import Machine, MakeNode
 from replblk.sim.setup import build_pair
 from replblk.sim.world import World
 from tests.support.pair import STEADY, Pair, Request
@@ -56,6 +57,7 @@ class Lab(Pair):
         self.world = World(self.options.seed)
         self.network = build_pair(self.world, self.options, make_node)
         self.alpha, self.beta = self.network.machines
+        self._seen: list[tuple[str, ConnState]] = []
         for machine in self.network.machines:
             name = machine.name
             machine.resource = _with(
@@ -65,6 +67,7 @@ class Lab(Pair):
             )
             machine.resource = replace(machine.resource, **(resource or {}))
             machine.settings = Settings(**(settings or {}))
+            machine.on_state.append(self._saw)
             if sizes is not None:
                 self.new_drive(name, sizes[name])
 
@@ -178,6 +181,15 @@ class Lab(Pair):
     def reaches(self, name: str, **fields: object) -> None:
         """Wait until the (first volume's) state of a node is like that."""
         self.run_until(lambda: self.shows(name, **fields), what=f"{name} with {fields}")
+
+    def passes(self, name: str, conn: ConnState) -> None:
+        """Wait until a node has entered that connection state, however briefly."""
+        start = len(self._seen)
+        self.run_until(lambda: (name, conn) in self._seen[start:], what=f"{name} in {conn}")
+
+    def _saw(self, machine: Machine, change: StateChanged) -> None:
+        if change.old.conn is not change.new.conn:
+            self._seen.append((machine.name, change.new.conn))
 
     def shows(self, name: str, **fields: object) -> bool:
         """Whether the state of a node is like that now."""
