@@ -131,9 +131,12 @@ class Commands:
     # -- up and down --------------------------------------------------------------------------
 
     def _up(self, command: Command, then: Then) -> None:
-        """Attach every disk, then connect; a disk that can't be attached does not stop the rest."""
+        """Attach every disk, then connect; a disk that can't be attached does not stop the rest.
+
+        What is up already stays as it is.
+        """
         failures: list[Answer] = []
-        left = iter(self._volumes(command))
+        left = iter(v for v in self._volumes(command) if v.state.disk is DiskState.DISKLESS)
 
         def step(answer: Answer | None) -> None:
             if answer is not None and answer.exit_code:
@@ -145,7 +148,9 @@ class Commands:
             unknown = unknown_algorithm(self._ctx.net)
             if unknown is not None:
                 failures.append(unknown)
-            elif self._ctx.resource.peer is not None:
+            elif self._ctx.resource.peer is not None and (
+                self._ctx.states.connection is ConnState.STANDALONE
+            ):
                 self._connection.start("up")
             if failures:
                 text = "\n".join(failure.text for failure in failures)

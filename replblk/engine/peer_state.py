@@ -292,6 +292,9 @@ class PeerState:
             return told.disk
         if told.disk is DiskState.NEGOTIATING:
             self._ctx.tell(Level.ERROR, "Disk attach process on the peer node was aborted.")
+            # It negotiates until it hears of our generation: then it comes to the same end.
+            send_uuids(self._ctx, volume)
+            send_state(self._ctx, volume)
             return DiskState.DISKLESS
         if decision.split_brain:
             self._ctx.split_brain = True

@@ -1,0 +1,147 @@
+"""Disks come and go while the nodes are connected."""
+
+from __future__ import annotations
+
+import pytest
+
+from replblk.model.vocabulary import ConnState, DiskState
+from replblk.sim.image import synced_drive
+from tests.support.lab import BLOCK, Lab
+
+DATA = b"attached" * 512
+
+
+def ready() -> Lab:
+    lab = Lab()
+    lab.up()
+    lab.primary("alpha")
+    lab.write("alpha", 0, DATA)
+    lab.run_for(0.1)
+    return lab
+
+
+def test_a_secondary_detaches_and_comes_back_by_bitmap() -> None:
+    lab = ready()
+    assert lab.command("beta", "detach").exit_code == 0
+    lab.reaches("alpha", pdsk=DiskState.DISKLESS)
+    lab.write("alpha", 5 * BLOCK, DATA)
+    assert lab.out_of_sync_kib("alpha") == 4
+    assert lab.command("beta", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.on_disk("beta", 5 * BLOCK, BLOCK) == DATA
+    assert lab.differing_blocks() == []
+
+
+def test_attaching_while_connected_goes_through_negotiating() -> None:
+    lab = ready()
+    assert lab.command("beta", "detach").exit_code == 0
+    lab.reaches("alpha", pdsk=DiskState.DISKLESS)
+    states: list[DiskState] = []
+    lab.beta.on_state.append(lambda _, change: states.append(change.new.disk))
+    assert lab.command("beta", "attach").exit_code == 0
+    lab.in_sync()
+    assert DiskState.NEGOTIATING in states
+    assert states[-1] is DiskState.UP_TO_DATE
+
+
+def test_a_primary_detaches_serves_from_the_peer_and_comes_back() -> None:
+    lab = ready()
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.write("alpha", 6 * BLOCK, DATA)
+    lab.write("alpha", 7 * BLOCK, DATA)
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.on_disk("alpha", 6 * BLOCK, BLOCK) == DATA
+    assert lab.differing_blocks() == []
+
+
+def test_forced_detach_of_a_primary_with_io_under_way() -> None:
+    lab = ready()
+    requests = [
+        lab.submit("alpha", "write", block * BLOCK, BLOCK, data=DATA) for block in range(20)
+    ]
+    answer = lab.command("alpha", "detach", force=True)
+    assert answer.exit_code == 0
+    for request in requests:
+        assert lab.done(request).errno == 0
+    for block in range(20):
+        assert lab.on_disk("beta", block * BLOCK, BLOCK) == DATA
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
+def test_both_diskless_and_the_old_data_only_comes_back() -> None:
+    """alpha Primary and diskless keeps to the generation its clients saw."""
+    lab = ready()
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.write("alpha", 0, DATA[::-1])
+    lab.run_for(0.1)
+    lab.beta.kill()
+    lab.run_until(lambda: lab.state("alpha").conn < ConnState.CONNECTED)
+    answer = lab.command("alpha", "attach")
+    assert answer.exit_code != 0
+    assert lab.state("alpha").disk is DiskState.DISKLESS
+    lab.boot("beta")
+    lab.reaches("alpha", pdsk=DiskState.UP_TO_DATE)
+    assert lab.read("alpha", 0, BLOCK) == DATA[::-1]
+
+
+def test_unrelated_data_is_not_attached_under_a_running_pair() -> None:
+    lab = ready()
+    assert lab.command("beta", "detach").exit_code == 0
+    lab.reaches("alpha", pdsk=DiskState.DISKLESS)
+    size = lab.options.device_bytes
+    stranger = synced_drive(lab.beta, 0, size, 0x1234_5678_9ABC_DEF0)
+    stranger.speed = lab.options.drives
+    lab.beta.drives[0] = stranger
+    lab.command("beta", "attach")
+    lab.run_for(3)
+    assert lab.state("beta").disk is DiskState.DISKLESS
+    assert lab.state("alpha").disk is DiskState.UP_TO_DATE
+    assert lab.state("alpha").conn is ConnState.CONNECTED
+    lab.write("alpha", 0, DATA)
+
+
+def test_a_fresh_disk_is_attached_and_copied_whole() -> None:
+    lab = ready()
+    assert lab.command("beta", "detach").exit_code == 0
+    lab.reaches("alpha", pdsk=DiskState.DISKLESS)
+    lab.new_drive("beta", lab.options.device_bytes)
+    assert lab.command("beta", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.on_disk("beta", 0, BLOCK) == DATA
+    assert lab.differing_blocks() == []
+
+
+@pytest.mark.parametrize("delay_us", [0, 50, 150, 400, 1000, 100_000, 499_900, 500_300, 500_600])
+def test_attaching_in_the_middle_of_connecting(delay_us: int) -> None:
+    """Whatever the handshake has told of the disk already, both end in sync."""
+    lab = ready()
+    assert lab.command("beta", "detach").exit_code == 0
+    lab.disconnect("beta")
+    lab.write("alpha", 9 * BLOCK, DATA)
+    lab.connect("beta")
+    lab.run_for(delay_us / 1e6)
+    answer = lab.answered(lab.ask("beta", "attach"))
+    assert answer.exit_code == 0, answer.text
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
+def test_detaching_in_the_middle_of_a_resync_ends_it() -> None:
+    lab = Lab(disk={"c_plan_ahead": 0, "resync_rate": 40})
+    lab.up()
+    lab.primary("alpha")
+    lab.disconnect("beta")
+    for block in range(0, 200, 2):
+        lab.write("alpha", block * BLOCK, DATA)
+    lab.connect("beta")
+    lab.reaches("beta", conn=ConnState.SYNC_TARGET)
+    assert lab.command("beta", "detach").exit_code == 0
+    assert lab.state("beta").disk is DiskState.DISKLESS
+    lab.reaches("alpha", conn=ConnState.CONNECTED, pdsk=DiskState.DISKLESS)
+    lab.write("alpha", 300 * BLOCK, DATA)
+    assert lab.command("beta", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.differing_blocks() == []
