@@ -40,6 +40,8 @@ class ResyncBitmap:
         self._decoders: dict[int, tuple[BitmapDecoder, bitarray]] = {}
         self._receiving: int | None = None
         """Volume in the middle of a transfer: nothing else may come on the data socket."""
+        self._early: dict[int, SyncUuid] = {}
+        """P_SYNC_UUID of a source that marked everything faster than we do (invalidate)."""
 
     def begin(self, volume: Volume, *, all_bits: bool) -> None:
         """The handshake chose a direction; the state is WFBitMapS or WFBitMapT now."""
@@ -139,6 +141,10 @@ class ResyncBitmap:
         if volume.state.disk < DiskState.NEGOTIATING:
             self._ctx.tell(Level.WARNING, "ignoring P_SYNC_UUID: no disk", volume.number)
             return
+        if volume.state.conn is ConnState.STARTING_SYNC_T and volume.number not in self._early:
+            self._early[volume.number] = packet
+            volume.sync_uuid_pending = True  # what the source writes now waits, too
+            return
         if volume.state.conn not in (ConnState.WF_SYNC_UUID, ConnState.BEHIND):
             raise PeerError(f"P_SYNC_UUID in state {volume.state.conn}")
         assert volume.meta is not None
@@ -179,6 +185,11 @@ class ResyncBitmap:
 
     def on_state(self, volume: Volume, old: State, new: State) -> None:
         """Leaving the exchange for anything but the resync ends it."""
+        if volume.number in self._early and new.conn is not ConnState.STARTING_SYNC_T:
+            early = self._early.pop(volume.number)
+            volume.sync_uuid_pending = False
+            if new.conn is ConnState.WF_SYNC_UUID:
+                self.on_sync_uuid(volume, early)
         if old.conn in _WAITING and new.conn not in _WAITING:
             self._decoders.pop(volume.number, None)
             if self._receiving == volume.number:

@@ -1,0 +1,115 @@
+"""When a new data generation begins, and what is durable before anything is written in it."""
+
+from __future__ import annotations
+
+from replblk.model.vocabulary import ConnState, DiskState
+from tests.support.lab import BLOCK, Lab
+
+
+def ready() -> Lab:
+    lab = Lab()
+    lab.up()
+    return lab
+
+
+def test_promotion_while_connected_begins_none() -> None:
+    lab = ready()
+    before = lab.uuids("alpha").current
+    lab.primary("alpha")
+    assert lab.uuids("alpha").current == before | 1
+    assert lab.uuids("alpha").bitmap == 0
+
+
+def test_the_role_bit_follows_the_role() -> None:
+    lab = ready()
+    lab.primary("alpha")
+    assert lab.durable_uuids("alpha").current & 1
+    lab.secondary("alpha")
+    assert not lab.uuids("alpha").current & 1
+    assert not lab.durable_uuids("alpha").current & 1
+
+
+def test_promotion_without_the_peer_begins_one_durably() -> None:
+    lab = ready()
+    lab.beta.kill()
+    lab.run_until(lambda: lab.state("alpha").conn < ConnState.CONNECTED)
+    before = lab.uuids("alpha")
+    lab.primary("alpha")
+    after = lab.durable_uuids("alpha")
+    assert after.current | 1 != before.current | 1
+    assert after.bitmap | 1 == before.current | 1
+
+
+def test_a_primary_that_loses_its_peer_begins_one_before_it_acknowledges_anything() -> None:
+    lab = ready()
+    lab.primary("alpha")
+    lab.write("alpha", 0, b"1" * BLOCK)
+    before = lab.durable_uuids("alpha")
+    request = lab.submit("alpha", "write", 0, BLOCK, data=b"2" * BLOCK)
+    lab.beta.kill()
+    lab.run_until(lambda: request.done)
+    if lab.state("alpha").pdsk is not DiskState.UP_TO_DATE:
+        assert lab.durable_uuids("alpha").bitmap | 1 == before.current | 1
+    lab.run_until(lambda: lab.state("alpha").conn < ConnState.CONNECTED)
+    lab.write("alpha", 0, b"3" * BLOCK)
+    after = lab.durable_uuids("alpha")
+    assert after.bitmap | 1 == before.current | 1
+    assert after.current | 1 != before.current | 1
+
+
+def test_only_one_however_often_the_peer_comes_and_goes_without_writes() -> None:
+    lab = ready()
+    lab.primary("alpha")
+    lab.partition()
+    lab.run_for(1)
+    first = lab.uuids("alpha")
+    lab.heal()
+    lab.in_sync()
+    assert lab.uuids("beta").current | 1 == first.current | 1
+    assert lab.uuids("alpha").bitmap == 0
+
+
+def test_two_secondaries_that_part_begin_none() -> None:
+    lab = ready()
+    before = lab.uuids("alpha"), lab.uuids("beta")
+    lab.partition()
+    lab.run_for(3)
+    assert (lab.uuids("alpha"), lab.uuids("beta")) == before
+    lab.heal()
+    lab.in_sync()
+
+
+def test_forced_promotion_always_begins_one() -> None:
+    lab = Lab(fresh=True, device_bytes=1 << 20)
+    lab.boot("alpha")
+    lab.primary("alpha", force=True)
+    uuids = lab.durable_uuids("alpha")
+    assert uuids.current | 1 != 5
+    assert uuids.bitmap == 4
+
+
+def test_detaching_a_primary_makes_the_peer_begin_one_which_the_primary_follows() -> None:
+    lab = ready()
+    lab.primary("alpha")
+    before = lab.uuids("beta").current
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.run_for(0.1)
+    after = lab.durable_uuids("beta")
+    assert after.current | 1 != before | 1
+    node = lab.alpha.node
+    assert node is not None
+    assert node.volumes[0].exposed_uuid | 1 == after.current | 1
+
+
+def test_after_a_resync_both_share_it_and_the_old_one_is_history() -> None:
+    lab = ready()
+    lab.primary("alpha")
+    lab.disconnect("beta")
+    lab.write("alpha", 0, b"4" * BLOCK)
+    lab.connect("beta")
+    lab.in_sync()
+    lab.run_for(0.1)
+    alpha, beta = lab.durable_uuids("alpha"), lab.durable_uuids("beta")
+    assert alpha.current | 1 == beta.current | 1
+    assert alpha.bitmap == beta.bitmap == 0
+    assert alpha.history0 | 1 == beta.history0 | 1
