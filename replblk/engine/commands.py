@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from replblk.engine.answers import outcome, refusal, unknown_algorithm
 from replblk.engine.context import SECOND_NS
 from replblk.engine.ports import Answer, Command
+from replblk.model.state import State
 from replblk.model.vocabulary import Code, ConnState, DiskState, Role
 from replblk.rules.transitions import (
     DETACH,
@@ -350,12 +351,12 @@ class Commands:
     # -- waiting ------------------------------------------------------------------------------
 
     def _wait_connect(self, command: Command) -> None:
-        self._wait(command, lambda conn: conn >= ConnState.CONNECTED, "connected")
+        self._wait(command, lambda state: state.conn >= ConnState.CONNECTED, "connected")
 
     def _wait_sync(self, command: Command) -> None:
-        self._wait(command, lambda conn: conn is ConnState.CONNECTED, "in sync")
+        self._wait(command, _at_rest, "in sync")
 
-    def _wait(self, command: Command, good: Callable[[ConnState], bool], what: str) -> None:
+    def _wait(self, command: Command, good: Callable[[State], bool], what: str) -> None:
         """Done when all volumes are there, or gave up (StandAlone); exit 5 when time runs out."""
         name = ("wait", command.number)
         timeout = command.options.get("timeout_s") or 0
@@ -366,9 +367,9 @@ class Commands:
         def there() -> bool:
             if over:
                 return True
-            conns = [v.state.conn for v in self._volumes(command)]
-            gave_up = any(c < ConnState.UNCONNECTED for c in conns) and not after_sb
-            if not gave_up and not all(good(conn) for conn in conns):
+            states = [volume.state for volume in self._volumes(command)]
+            gave_up = any(s.conn < ConnState.UNCONNECTED for s in states) and not after_sb
+            if not gave_up and not all(good(state) for state in states):
                 return False
             self._ctx.timers.cancel(name)
             self._ctx.answer(command, Answer())
@@ -381,3 +382,9 @@ class Commands:
         if timeout:
             self._ctx.timers.set(name, int(timeout * SECOND_NS), late)
         self._ctx.when(there)
+
+
+def _at_rest(state: State) -> bool:
+    """Connected, and no resync is about to begin: not exactly one disk is Inconsistent."""
+    bad = DiskState.INCONSISTENT
+    return state.conn is ConnState.CONNECTED and (state.disk is bad) is (state.pdsk is bad)

@@ -24,6 +24,8 @@ Kind = Literal["internal", "flex-external", "indexed"]
 
 BLOCK_BYTES = 4096
 BLOCK_SECTORS = BLOCK_BYTES // SECTOR_BYTES
+MD_SIZE_SECT_MAX = (1 << 32) - BLOCK_SECTORS
+"""md_size_sect has 32 bits: what lies beyond on a larger device is not used."""
 AL_STRIPES_DEFAULT = 1
 AL_STRIPE_SIZE_4K_DEFAULT = 8
 AL_BLOCKS_MIN = 8
@@ -118,7 +120,7 @@ class Layout:
             "flex-external",
             device_bytes,
             0,
-            device_bytes // SECTOR_BYTES,
+            min(device_bytes // SECTOR_BYTES, MD_SIZE_SECT_MAX),
             (al_stripes, al_stripe_size_4k),
         )
 
