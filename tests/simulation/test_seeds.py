@@ -9,9 +9,17 @@ from replblk.sim.run import run_seed
 from replblk.sim.runner import main
 
 SEEDS = range(1, 41)
+ONCE_FAILED = (
+    44,  # a diskless Primary and a stale peer: the peer rotated its generation
+    576,  # the source lost its disk in the bitmap exchange: the stale target became UpToDate
+    989,  # two superblock writes in flight at once
+    1014,  # promoted in the middle of a resync: resync data overwrote a newer write
+    1016,  # as 576, with a promotion of the stale node
+    1505,  # as 1014, two volumes
+)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *ONCE_FAILED])
 def test_no_invariant_is_violated(seed: int) -> None:
     outcome = run_seed(draw(seed))
     assert not outcome.failure, f"{outcome.failure}\nrepeat: python -m replblk.sim --seed {seed}"
