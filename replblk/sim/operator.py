@@ -277,12 +277,7 @@ class Operator:
                 continue
             if not self._free(machine):
                 continue
-            if machine.connection is ConnState.STANDALONE:
-                if self.healing or self._away.get(machine.name, 0) <= now:
-                    self._away.pop(machine.name, None)
-                    self.command(machine, "connect", self._nothing, discard_my_data=False)
-                    return
-            elif any(s.disk is DiskState.DISKLESS for s in machine.states.values()):
+            if any(s.disk is DiskState.DISKLESS for s in machine.states.values()):
                 since = self._since.setdefault(machine.name, now)
                 if now - since > REPAIR_AFTER_NS:
                     self._since.pop(machine.name, None)
@@ -290,6 +285,12 @@ class Operator:
                     return
             else:
                 self._since.pop(machine.name, None)
+            if machine.connection is ConnState.STANDALONE and (
+                self.healing or self._away.get(machine.name, 0) <= now
+            ):
+                self._away.pop(machine.name, None)
+                self.command(machine, "connect", self._nothing, discard_my_data=False)
+                return
 
     def _reattach(self, machine: Machine) -> None:
         """The drive was mended: a Secondary is restarted, a Primary killed and started again."""
