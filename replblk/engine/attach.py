@@ -327,7 +327,10 @@ class _Attachment:
         if ok:
             self._told(Answer())
         else:
-            self._told(Answer(10, "IO error(s) occurred writing the superblock", ERR_IO_MD))
+            path = self._volume.config.disk
+            self._told(
+                Answer(10, f"{path}: IO error(s) occurred writing the superblock", ERR_IO_MD)
+            )
 
     def _refuse(self, why: str, number: int) -> None:
         """The attach fails: the device is let go, the volume is Diskless as before."""

@@ -95,8 +95,21 @@ class RoleChange:
         def durable(ok: bool) -> None:
             if ok:
                 self._serve(volume, forced or renewed, then)
-            else:
-                then(Answer(10, "IO error(s) occurred writing the superblock", 118))
+                return
+            # The disk goes. We are Primary all the same, and serve what the peer's disk has.
+            state = volume.state
+            if state.conn >= ConnState.CONNECTED and state.pdsk is DiskState.UP_TO_DATE:
+                self._serve(volume, False, then)
+                return
+            volume.serving = volume.primary
+            then(
+                Answer(
+                    10,
+                    "IO error(s) occurred writing the superblock: this node is Primary without "
+                    "data; make it secondary, mend its disk, or connect it to its peer",
+                    118,
+                )
+            )
 
         volume.meta.sync(durable)
 

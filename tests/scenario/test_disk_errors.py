@@ -1,0 +1,338 @@
+"""A disk fails: the state DRBD takes, the client's answer, and nothing acknowledged goes away.
+
+Rows of the table of the I/O error policy, on a Primary and on a Secondary, connected and alone.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from replblk.model.vocabulary import ConnState, DiskState, OnIoError
+from tests.support.lab import BLOCK, EXTENT, Lab
+
+OTHER = {"alpha": "beta", "beta": "alpha"}
+OLD = b"old data" * 512
+NEW = b"new data" * 512
+DETACH = {"on_io_error": OnIoError.DETACH}
+PASS_ON = {"on_io_error": OnIoError.PASS_ON}
+
+
+def ready(disk: dict[str, OnIoError], *, alone: bool = False, **options: object) -> Lab:
+    """alpha is Primary; block 0 holds OLD; alone: beta is gone."""
+    lab = Lab(disk=disk, **options)  # type: ignore[arg-type]
+    lab.up()
+    lab.primary("alpha")
+    lab.write("alpha", 0, OLD)
+    lab.run_for(0.1)
+    if alone:
+        lab.beta.power_off()
+        lab.run_until(lambda: lab.state("alpha").conn < ConnState.CONNECTED)
+        lab.write("alpha", BLOCK, OLD)
+        lab.run_for(0.1)
+    return lab
+
+
+def mended(lab: Lab, name: str) -> None:
+    """The drive is repaired and the daemon restarted: the pair is whole again, blocks are equal."""
+    lab.drive(name).heal()
+    lab[name].kill()
+    lab.boot(name)
+    if not lab[OTHER[name]].alive:
+        lab.boot(OTHER[name])
+    for side in (lab.alpha, lab.beta):
+        if side.connection is ConnState.STANDALONE:
+            lab.connect(side.name)
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
+# -- data, Primary, connected -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["write", "flush"])
+def test_a_failed_write_of_a_connected_primary_is_saved_by_the_peer(kind: str) -> None:
+    lab = ready(DETACH)
+    lab.fail("alpha", "data", kind)
+    lab.write("alpha", 0, NEW)
+    assert lab.on_disk("beta", 0, BLOCK) == NEW
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+    lab.reaches("beta", pdsk=DiskState.DISKLESS)
+    assert lab.told("alpha", "Local IO failed. Detaching...")
+    assert lab.read("alpha", 0, BLOCK) == NEW
+    mended(lab, "alpha")
+    assert lab.on_disk("alpha", 0, BLOCK) == NEW
+
+
+def test_passed_on_the_disk_stays_inconsistent_with_the_block_marked() -> None:
+    lab = ready(PASS_ON)
+    lab.fail("alpha", "data", "write", times=1)
+    lab.write("alpha", 0, NEW)
+    lab.reaches("alpha", disk=DiskState.INCONSISTENT, conn=ConnState.CONNECTED)
+    lab.reaches("beta", pdsk=DiskState.INCONSISTENT)
+    assert lab.out_of_sync_kib("alpha") == 4
+    assert lab.read("alpha", 0, BLOCK) == NEW  # from the peer
+    lab.write("alpha", 3 * BLOCK, NEW)
+    mended(lab, "alpha")
+    assert lab.on_disk("alpha", 0, BLOCK) == NEW
+
+
+@pytest.mark.parametrize("policy", [DETACH, PASS_ON])
+def test_a_failed_read_is_answered_by_the_peer(policy: dict[str, OnIoError]) -> None:
+    lab = ready(policy)
+    lab.fail("alpha", "data", "read", times=1)
+    assert lab.read("alpha", 0, BLOCK) == OLD
+    want = DiskState.DISKLESS if policy is DETACH else DiskState.INCONSISTENT
+    lab.reaches("alpha", disk=want)
+    if policy is PASS_ON:
+        assert lab.out_of_sync_kib("alpha") == 4
+    assert lab.read("alpha", 0, BLOCK) == OLD
+    mended(lab, "alpha")
+
+
+# -- data, Primary, alone ---------------------------------------------------------------------
+
+
+def test_alone_a_failed_write_is_told_the_client() -> None:
+    lab = ready(DETACH, alone=True)
+    lab.fail("alpha", "data", "write")
+    assert lab.done(lab.submit("alpha", "write", 0, BLOCK, data=NEW)).errno == errno.EIO
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+    assert lab.done(lab.submit("alpha", "read", 0, BLOCK)).errno == errno.EIO
+    assert lab.done(lab.submit("alpha", "flush", 0)).errno == errno.EIO
+    mended(lab, "alpha")
+    assert lab.on_disk("beta", BLOCK, BLOCK) == OLD
+
+
+def test_alone_and_passed_on_the_client_is_told_too() -> None:
+    lab = ready(PASS_ON, alone=True)
+    lab.fail("alpha", "data", "write", times=1)
+    assert lab.done(lab.submit("alpha", "write", 0, BLOCK, data=NEW)).errno == errno.EIO
+    assert lab.state("alpha").disk is DiskState.INCONSISTENT
+
+
+def test_alone_a_failed_read_is_told_the_client() -> None:
+    lab = ready(DETACH, alone=True)
+    lab.fail("alpha", "data", "read", times=1)
+    assert lab.done(lab.submit("alpha", "read", 0, BLOCK)).errno == errno.EIO
+    mended(lab, "alpha")
+
+
+def test_alone_a_failed_flush_is_told_the_client_and_ends_the_disk() -> None:
+    lab = ready(PASS_ON, alone=True, settings={"durability": "kernel"})
+    lab.fail("alpha", "any", "flush", times=1)
+    assert lab.done(lab.submit("alpha", "flush", 0)).errno == errno.EIO
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+
+
+# -- data, Secondary --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["write", "flush"])
+def test_a_failed_write_of_the_secondary_costs_its_disk_and_nothing_else(kind: str) -> None:
+    lab = ready(DETACH)
+    before = lab.uuids("alpha").current
+    lab.fail("beta", "data", kind)
+    lab.write("alpha", 0, NEW)
+    lab.reaches("beta", disk=DiskState.DISKLESS)
+    lab.reaches("alpha", pdsk=DiskState.DISKLESS, conn=ConnState.CONNECTED)
+    lab.run_for(0.1)
+    assert lab.out_of_sync_kib("alpha") == 4
+    assert lab.durable_uuids("alpha").current | 1 != before | 1
+    lab.write("alpha", BLOCK, NEW)
+    mended(lab, "beta")
+    assert lab.on_disk("beta", 0, 2 * BLOCK) == NEW + NEW
+
+
+def test_a_failed_write_of_the_secondary_passed_on_marks_the_block_on_both() -> None:
+    lab = ready(PASS_ON)
+    lab.fail("beta", "data", "write", times=1)
+    lab.write("alpha", 0, NEW)
+    lab.reaches("beta", disk=DiskState.INCONSISTENT)
+    lab.reaches("alpha", pdsk=DiskState.INCONSISTENT)
+    assert lab.out_of_sync_kib("alpha") == 4
+    assert lab.out_of_sync_kib("beta") == 4
+    lab.write("alpha", BLOCK, NEW)
+    mended(lab, "beta")
+
+
+def test_the_secondary_flush_at_a_barrier_fails() -> None:
+    lab = ready(DETACH, settings={"durability": "kernel"})
+    lab.fail("beta", "any", "flush", times=1)
+    lab.write("alpha", 0, NEW)
+    lab.flush("alpha")
+    assert lab.drive("alpha").store.read_durable(0, BLOCK) == NEW
+    lab.run_for(3)
+    assert lab.state("beta").disk is DiskState.DISKLESS
+    assert lab.out_of_sync_kib("alpha") > 0
+    mended(lab, "beta")
+
+
+# -- metadata ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [DETACH, PASS_ON])
+def test_the_activity_log_of_a_connected_primary_fails(policy: dict[str, OnIoError]) -> None:
+    lab = ready(policy, device_bytes=16 << 20)
+    lab.fail("alpha", "al", "write")
+    lab.write("alpha", 2 * EXTENT, NEW)
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+    assert lab.on_disk("beta", 2 * EXTENT, BLOCK) == NEW
+    mended(lab, "alpha")
+
+
+def test_the_activity_log_of_a_lone_primary_fails() -> None:
+    lab = ready(DETACH, alone=True, device_bytes=16 << 20)
+    lab.fail("alpha", "al", "write")
+    request = lab.done(lab.submit("alpha", "write", 2 * EXTENT, BLOCK, data=NEW))
+    assert request.errno == errno.EIO
+    assert lab.on_disk("alpha", 2 * EXTENT, BLOCK) == bytes(BLOCK)
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+    mended(lab, "alpha")
+
+
+def test_the_bitmap_fails_when_an_extent_is_evicted() -> None:
+    lab = ready(DETACH, alone=True, device_bytes=400 << 20)
+    lab.fail("alpha", "bitmap", "write")
+    ended = []
+    for extent in range(80):
+        request = lab.done(lab.submit("alpha", "write", extent * EXTENT, BLOCK, data=NEW))
+        ended.append(request.errno)
+    assert errno.EIO in ended
+    good = ended.index(errno.EIO)
+    assert not any(ended[:good])
+    assert all(ended[good:])
+    lab.drive("alpha").heal()
+    lab.alpha.power_off()
+    lab.boot("alpha")
+    for extent in range(good):
+        assert lab.on_disk("alpha", extent * EXTENT, BLOCK) == NEW
+        assert lab.out_of_sync_kib("alpha") >= good * 4
+    lab.boot("beta")
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
+def test_the_superblock_fails_when_the_peer_is_lost() -> None:
+    """The new generation can't be made durable: nothing is acknowledged under the old one."""
+    lab = ready(DETACH)
+    lab.fail("alpha", "superblock", "write")
+    lab.beta.power_off()
+    requests = [lab.submit("alpha", "write", block * BLOCK, BLOCK, data=NEW) for block in range(4)]
+    for request in requests:
+        assert lab.done(request).errno == errno.EIO
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+    mended(lab, "alpha")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_superblock_fails_at_promotion(alone: bool) -> None:
+    lab = Lab()
+    lab.up()
+    if alone:
+        lab.beta.kill()
+        lab.run_until(lambda: lab.state("alpha").conn < ConnState.CONNECTED)
+    lab.fail("alpha", "superblock", "write")
+    answer = lab.command("alpha", "primary")
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+    if alone:
+        assert answer.exit_code != 0
+        assert lab.open("alpha") is not None or (
+            lab.done(lab.submit("alpha", "read", 0, BLOCK)).errno == errno.EIO
+        )
+    else:
+        again = lab.command("alpha", "primary")
+        assert again.exit_code == 0
+        assert lab.open("alpha") is None
+        lab.write("alpha", 0, NEW)
+        assert lab.read("alpha", 0, BLOCK) == NEW
+        assert lab.on_disk("beta", 0, BLOCK) == NEW
+
+
+def test_the_superblock_of_a_sync_target_fails_as_it_starts() -> None:
+    lab = ready(DETACH)
+    lab.disconnect("beta")
+    lab.write("alpha", 0, NEW)
+    lab.fail("beta", "superblock", "write")
+    lab.connect("beta")
+    lab.reaches("beta", disk=DiskState.DISKLESS)
+    lab.write("alpha", BLOCK, NEW)
+    mended(lab, "beta")
+
+
+@pytest.mark.parametrize("zone", ["superblock", "bitmap", "al"])
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_at_attach_any_metadata_error_refuses_the_disk_with_a_sentence(
+    zone: str, kind: str
+) -> None:
+    lab = ready(DETACH)
+    lab.write("alpha", 8 * BLOCK, NEW)
+    lab.alpha.power_off()  # unclean: log and bitmap are read and written
+    lab.fail("alpha", zone, kind)
+    answer = lab.boot("alpha")
+    if answer.exit_code:
+        assert (answer.exit_code, answer.code) == (10, 118), answer
+        assert "/sim/alpha/0: IO error(s) occurred" in answer.text
+        lab.run_for(0.1)
+        assert lab.state("alpha").disk is DiskState.DISKLESS
+    else:
+        assert (zone, kind) == ("bitmap", "write")  # nothing in it was to be written
+    mended(lab, "alpha")
+
+
+# -- resync -----------------------------------------------------------------------------------
+
+
+def out_of_sync(policy: dict[str, OnIoError]) -> Lab:
+    lab = ready({**policy, "c_plan_ahead": 0, "resync_rate": 400})  # type: ignore[dict-item]
+    lab.disconnect("beta")
+    for block in range(0, 100, 2):
+        lab.write("alpha", block * BLOCK, NEW)
+    return lab
+
+
+@pytest.mark.parametrize("policy", [DETACH, PASS_ON])
+def test_the_target_can_not_write(policy: dict[str, OnIoError]) -> None:
+    lab = out_of_sync(policy)
+    lab.fail("beta", "data", "write", skip=5, times=1)
+    lab.connect("beta")
+    if policy is DETACH:
+        lab.reaches("beta", disk=DiskState.DISKLESS)
+        lab.reaches("alpha", pdsk=DiskState.DISKLESS)
+    else:
+        lab.passes("beta", ConnState.CONNECTED)
+        assert lab.state("beta").disk is DiskState.INCONSISTENT
+        assert lab.told("beta", "1 failed blocks")
+    lab.run_for(2)
+    lab.write("alpha", 200 * BLOCK, NEW)
+    mended(lab, "beta")
+
+
+def test_the_source_can_not_read_and_gives_its_disk_up() -> None:
+    lab = out_of_sync(DETACH)
+    lab.fail("alpha", "data", "read", skip=5, times=1)
+    lab.connect("beta")
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+    lab.run_for(5)
+    assert lab.state("beta").disk < DiskState.UP_TO_DATE
+    mended(lab, "alpha")
+
+
+def test_the_source_can_not_read_and_passes_it_on() -> None:
+    """Nobody has that block any more: nothing becomes UpToDate by itself, only by force."""
+    lab = out_of_sync(PASS_ON)
+    lab.fail("alpha", "data", "read", skip=5, times=1)
+    lab.connect("beta")
+    lab.reaches("alpha", disk=DiskState.INCONSISTENT)
+    lab.run_for(5)
+    assert lab.state("beta").disk is DiskState.INCONSISTENT
+    assert lab.done(lab.submit("alpha", "write", 0, BLOCK, data=NEW)).errno == errno.EIO
+    for name in ("alpha", "beta"):
+        lab[name].kill()
+    lab.boot("alpha")
+    assert lab.command("alpha", "primary").exit_code == 17
+    lab.primary("alpha", force=True)
+    lab.boot("beta")
+    lab.in_sync()
+    assert lab.differing_blocks() == []
