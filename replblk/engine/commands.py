@@ -256,6 +256,9 @@ class Commands:
                 )
             )
             return
+        for volume in self._ctx.volumes.values():
+            # Counted since this command, as the kernel does; a broken connection goes on counting.
+            volume.sent_sectors = volume.received_sectors = 0
         self._ctx.discard_my_data = discard
         self._connection.start("administrator")
         then(Answer())

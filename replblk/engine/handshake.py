@@ -211,7 +211,6 @@ class Handshake:
             volume.packet_seq = volume.peer_seq = 0
             volume.peer_uuids = None
             volume.peer_max_sectors = 0
-            volume.sent_sectors = volume.received_sectors = 0
             volume.discard_my_data = discard
             volume.handshaking = True
             send_sync_param(self._ctx, volume)
