@@ -39,10 +39,10 @@ def write_capture(path: Path, talks: Iterable[Talk]) -> int:
             file.write(struct.pack("<IIII", seconds, micros, len(packet), len(packet)) + packet)
 
         for talk in talks:
-            if not talk.pieces:
+            if not any(data for _, _, data in talk.pieces):
                 continue
             count += 1
-            opener_port = 1024 + count
+            opener_port = 40_000 + count  # where no other dissector looks
             sent = {True: 1, False: 1}
             put(talk.opened, _segment((1, 2), (opener_port, 7788), 0, 0, SYN, b""))
             put(talk.opened, _segment((2, 1), (7788, opener_port), 0, 1, SYN | ACK, b""))

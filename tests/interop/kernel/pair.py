@@ -32,6 +32,7 @@ class Pair:
         self.kernel = KernelNode(guest)
         self.kernel.begin(disk_bytes)
         self.replblk = ReplblkNode(folder, disk_bytes)
+        self.options = Options()
         self.from_kernel = Recorder("kernel", "replblk", self.replblk.port)
         self.from_replblk = Recorder("replblk", "kernel", guest.drbd_port)
         nodes: tuple[Node, Node] = (self.kernel, self.replblk)
@@ -41,7 +42,7 @@ class Pair:
 
     def configure(self, options: Options | None = None, replblk: Options | None = None) -> None:
         """The same options for both, or others for replblk."""
-        options = options or Options()
+        options = self.options = options or Options()
         self.kernel.configure("replblk", self.from_kernel.port, options)
         self.replblk.configure("kernel", self.from_replblk.port, replblk or options)
 

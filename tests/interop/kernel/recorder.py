@@ -27,7 +27,7 @@ ABORT = struct.pack("ii", 1, 0)
 
 @dataclass(eq=False)
 class Talk:
-    """One connection. opener: the node that made it; pieces: (time, sender, bytes)."""
+    """One connection. opener: who made it; pieces: (time, sender, bytes), no bytes: its end."""
 
     number: int
     opener: str
@@ -191,6 +191,7 @@ class Recorder:
         except OSError:
             pass  # reset: by a node, or by us; the other side hears of it below
         self._passing.wait()
+        talk.pieces.append((time.monotonic(), sender, b""))
         if talk not in self._half:
             with contextlib.suppress(OSError):
                 sink.shutdown(socket.SHUT_WR)
