@@ -19,6 +19,9 @@ from replblk.model.vocabulary import ConnState
 if TYPE_CHECKING:
     from replblk.engine.context import Context
 
+PARTING_NS = SECOND_NS
+"""How long sockets stay open after a verdict that the peer has to reach by itself."""
+
 
 class Connection:
     """begin(data, meta): the features exchange takes over; settle(): paths drop what they had."""
@@ -34,6 +37,8 @@ class Connection:
         self._settle = settle
         self.setup = LinkSetup(ctx, self._established)
         self._after_drain: Callable[[], None] | None = None
+        self._parting: set[int] = set()
+        """Sockets of a connection that was given up and that the peer may still read from."""
         self.last_failure = ""
         """Why the connection ended last, for people."""
 
@@ -92,6 +97,25 @@ class Connection:
         self._end(ConnState.DISCONNECTING, why)
         self._when_drained(lambda: self._ctx.states.set_connection(ConnState.STANDALONE, why))
 
+    def disagree(self, why: str) -> None:
+        """Both nodes know by now that they can't agree: StandAlone, and let the peer find out.
+
+        A peer that sees a socket closed before it has read what we sent takes that for a failure
+        of the network, and tries again for ever instead of standing alone too.
+        """
+        links = [link for link in (self._ctx.peer.data, self._ctx.peer.meta) if link is not None]
+        self._parting.update(links)
+        self._ctx.peer.forget()
+        self.stand_alone(why)
+        if links:
+            self._ctx.timers.set(("parting", *links), PARTING_NS, lambda: self._part(links))
+
+    def _part(self, links: list[int]) -> None:
+        for link in links:
+            if link in self._parting:
+                self._parting.remove(link)
+                self._ctx.ports.links.close(link)
+
     def _end(self, state: ConnState, why: str) -> None:
         self._ctx.peer.drop()
         for volume in self._ctx.volumes.values():
@@ -140,6 +164,9 @@ class Connection:
 
     def on_link_lost(self, link: int, why: str) -> None:
         """A connection ended without our doing."""
+        if link in self._parting:
+            self._parting.remove(link)
+            return
         peer = self._ctx.peer
         if link == peer.data:
             self.broken(ConnState.BROKEN_PIPE, f"data socket: {why}")

@@ -76,11 +76,11 @@ class Node:
         self._verify = Verify(ctx, failure)
         self._attach = Attach(ctx, failure)
         self._connection = Connection(ctx, self._begin_handshake, self._settle)
-        self._handshake = Handshake(ctx, self._connection.retry, self._connection.stand_alone)
+        self._handshake = Handshake(ctx, self._connection.retry, self._connection.disagree)
         self._requests = StateRequests(ctx, self._connection.tear_down)
         self._peer_state = PeerState(
             ctx,
-            stand_alone=self._connection.stand_alone,
+            stand_alone=self._connection.disagree,
             begin_exchange=lambda volume, full: self._exchange.begin(volume, all_bits=full),
             target_done=self._source.target_reports_done,
             verify_done=self._verify.initiator_reports_done,
