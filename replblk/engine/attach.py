@@ -1,7 +1,7 @@
 """Attaching a disk: open, read the metadata, apply the activity log, decide what the data is worth.
 
-    open, lock ─► superblock ─► [unclean: activity log] ─► bitmap ─► bits of hot extents durable
-    ─► activity log initialised ─► superblock durable ─► disk state, or Negotiating with the peer
+    open, lock ─► flush ─► superblock ─► [unclean: activity log] ─► bitmap ─► bits of hot extents
+    durable ─► activity log initialised ─► superblock durable ─► disk state, or Negotiating
 
 Nothing is written before everything was read and judged; whatever is wrong refuses the attach with
 its reason. Detaching goes the other way: Failed, everything in flight ends, Diskless, closed.
@@ -115,7 +115,17 @@ class _Attachment:
             self._refuse(str(error), error.number)
             return
         self._layout = layout
-        self._ctx.io.read(volume, layout.md_offset_bytes, BLOCK_BYTES, self._got_superblock)
+        # What a killed process wrote may be readable and yet not durable: nothing may be trusted,
+        # and nothing copied to the peer, before it is.
+        self._ctx.io.flush(volume, self._flushed)
+
+    def _flushed(self, errno: int, _: Buffer | None) -> None:
+        if errno:
+            self._refuse(f"IO error(s) occurred flushing the device (errno {errno})", ERR_IO_MD)
+            return
+        self._ctx.io.read(
+            self._volume, self._layout.md_offset_bytes, BLOCK_BYTES, self._got_superblock
+        )
 
     def _got_superblock(self, errno: int, data: Buffer | None) -> None:
         if errno:

@@ -20,7 +20,7 @@ from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.vocabulary import ConnState, DiskState
 from replblk.wire.bitmap_code import BitmapDecoder, encode_bitmap
-from replblk.wire.packets import Cmd, SyncUuid
+from replblk.wire.packets import SPECS, Cmd, SyncUuid
 
 if TYPE_CHECKING:
     from replblk.engine.context import Context
@@ -72,8 +72,8 @@ class ResyncBitmap:
     # -- packets ------------------------------------------------------------------------------
 
     def expects_only_bitmap(self, cmd: Cmd, volume: int) -> None:
-        """Raise PeerError for anything but the rest of a transfer that has begun."""
-        if self._receiving is None:
+        """Raise PeerError for anything on the data socket but the rest of a begun transfer."""
+        if self._receiving is None or SPECS[cmd].socket != "data":
             return
         if cmd not in (Cmd.P_BITMAP, Cmd.P_COMPRESSED_BITMAP) or volume != self._receiving:
             raise PeerError(f"{cmd.name} in the middle of a bitmap transfer")

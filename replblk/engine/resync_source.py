@@ -121,6 +121,8 @@ class ResyncSource:
     def on_ack(self, cmd: Cmd, volume: Volume, ack: tuple[int, bytes, int, int]) -> None:
         """P_RS_WRITE_ACK or P_NEG_ACK for resync data (block id ID_SYNCER)."""
         sector, _, size, _ = ack
+        if volume.state.conn not in _SOURCE:
+            return  # late, of a resync that was aborted: it proves nothing any more
         key = (volume.number, sector, size)
         if not self._answered[key]:
             del self._answered[key]

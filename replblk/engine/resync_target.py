@@ -12,6 +12,7 @@ c-plan-ahead 0, resync-rate) KiB in a second. Source: protocol, resync.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from replblk.engine.context import TENTH_NS
@@ -74,6 +75,8 @@ class ResyncTarget:
         self._ctx = ctx
         self._disk_failure = disk_failure
         self._targets: dict[int, Target] = {}
+        self._abandoned: Counter[tuple[int | None, int, int, int]] = Counter()
+        """Asked for in a resync that was aborted, by connection: the answers may still come."""
 
     # -- pace ---------------------------------------------------------------------------------
 
@@ -240,7 +243,10 @@ class ResyncTarget:
         sector, _, size, _ = ack
         if not self._ctx.net.csums_alg:
             raise PeerError("P_RS_IS_IN_SYNC without checksums")
-        target, lock = self._answered(volume, "P_RS_IS_IN_SYNC", sector, size)
+        answered = self._answered(volume, "P_RS_IS_IN_SYNC", sector, size)
+        if answered is None:
+            return
+        target, lock = answered
         volume.mark_in_sync(sector, size)
         target.cleared_this_pass = True
         if volume.resync is not None:
@@ -252,19 +258,28 @@ class ResyncTarget:
 
     def on_data(self, volume: Volume, sector: int, data: Buffer) -> None:
         """P_RS_DATA_REPLY: write it, durably, then acknowledge."""
-        target, lock = self._answered(volume, "P_RS_DATA_REPLY", sector, len(data))
+        answered = self._answered(volume, "P_RS_DATA_REPLY", sector, len(data))
+        if answered is None:
+            return
+        target, lock = answered
         volume.received_sectors += len(data) >> 9
         self._store(volume, target, sector, len(data), data, lock)
 
     def on_deallocated(self, volume: Volume, what: BlockDesc) -> None:
         """P_RS_DEALLOCATED: the source reads zeroes there."""
-        target, lock = self._answered(volume, "P_RS_DEALLOCATED", what.sector, what.blksize)
+        answered = self._answered(volume, "P_RS_DEALLOCATED", what.sector, what.blksize)
+        if answered is None:
+            return
+        target, lock = answered
         self._store(volume, target, what.sector, what.blksize, None, lock)
 
     def on_negative(self, volume: Volume, cmd: Cmd, ack: tuple[int, bytes, int, int]) -> None:
         """P_NEG_RS_DREPLY or P_RS_CANCEL: this block can't be had now."""
         sector, _, size, _ = ack
-        target, lock = self._answered(volume, cmd.name, sector, size)
+        answered = self._answered(volume, cmd.name, sector, size)
+        if answered is None:
+            return
+        target, lock = answered
         if cmd is Cmd.P_NEG_RS_DREPLY and volume.resync is not None:
             volume.resync.failed_bits += len(bits_touched(sector, size))
         if lock is not None:
@@ -274,7 +289,12 @@ class ResyncTarget:
 
     def _answered(
         self, volume: Volume, name: str, sector: int, size: int
-    ) -> tuple[Target, RangeLock | None]:
+    ) -> tuple[Target, RangeLock | None] | None:
+        """The request this answers; None if its resync was aborted meanwhile. Raises PeerError."""
+        owed = (self._ctx.peer.data, volume.number, sector, size)
+        if self._abandoned[owed]:
+            self._abandoned[owed] -= 1
+            return None
         target = self._targets.get(volume.number)
         if target is None or (sector, size) not in target.asked:
             raise PeerError(f"{name} for sector {sector}, {size} bytes: not requested")
@@ -447,6 +467,11 @@ class ResyncTarget:
             self._ctx.timers.cancel(("resync-tick", volume.number))
             if target is not None:
                 volume.peer_pending -= len(target.asked)
+                if new.conn >= ConnState.CONNECTED:
+                    session = self._ctx.peer.data
+                    self._abandoned.update((session, volume.number, *key) for key in target.asked)
+                else:
+                    self._abandoned.clear()
                 for lock in target.asked.values():
                     if lock is not None:
                         volume.ranges.release(lock)

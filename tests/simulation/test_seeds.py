@@ -16,6 +16,9 @@ ONCE_FAILED = (
     1014,  # promoted in the middle of a resync: resync data overwrote a newer write
     1016,  # as 576, with a promotion of the stale node
     1505,  # as 1014, two volumes
+    2133,  # what a killed process left in the cache was copied to the peer, then lost by power cut
+    4307,  # a late answer of an aborted resync dropped the connection
+    5183,  # an acknowledgement on the meta socket counted as noise in a bitmap transfer
 )
 
 
