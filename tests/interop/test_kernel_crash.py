@@ -70,8 +70,9 @@ class Load(threading.Thread):
             "n=0; for block in " + chosen + "; do\n"
             "printf -v w '%-16d' $n; for i in 1 2 3 4 5 6 7 8; do w=$w$w; done\n"
             "printf '%s' \"$w\" > /run/w\n"
-            "dd if=/run/w of=/dev/drbd0 bs=4096 seek=$block count=1 oflag=direct 2> /run/err "
-            "&& echo $n\nn=$((n + 1)); done"
+            "dd if=/run/w of=/dev/drbd0 bs=4k seek=$block count=1 oflag=direct "
+            "conv=nocreat,notrunc 2> /run/err && echo $n\n"
+            "n=$((n + 1)); done"
         )
         try:
             node.guest.sh(script, 120, self._on_output)

@@ -115,10 +115,9 @@ def same_disks(one: Node, other: Node, size: int) -> None:
 class KernelNode:
     """drbd.ko in a guest, by drbdadm."""
 
-    name = "kernel"
-
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, name: str = "kernel") -> None:
         self.guest = guest
+        self.name = name
         self.disk = guest.disk
         self._console_from = 0
         self._conf = ""
@@ -151,6 +150,7 @@ class KernelNode:
         """Write drbd.conf."""
         self._conf = drbd_conf(guest_side(self.name, peer, peer_port), options)
         self.guest.put("/etc/drbd.conf", self._conf)
+        self.guest.check(f"hostname {self.name}")
 
     def adm(self, *words: str) -> tuple[int, str]:
         """drbdadm, on r0."""
@@ -177,6 +177,7 @@ class KernelNode:
         """The machine is switched on, and DRBD brought up from its configuration."""
         self.guest.boot()
         self._console_from = 0
+        self.guest.check(f"hostname {self.name}")
         self.guest.put("/etc/drbd.conf", self._conf)
         self.up()
 
@@ -187,7 +188,8 @@ class KernelNode:
         encoded = base64.encodebytes(data).decode()
         self.guest.check(
             f"base64 -d > /run/data <<'END'\n{encoded}END\n"
-            f"dd if=/run/data of=/dev/drbd0 bs={block} seek={offset // block} oflag=direct 2>&1"
+            f"dd if=/run/data of=/dev/drbd0 bs={block} seek={offset // block} "
+            "oflag=direct conv=nocreat,notrunc 2>&1"
         )
 
     def read(self, offset: int, length: int) -> bytes:
@@ -227,10 +229,9 @@ class KernelNode:
 class ReplblkNode:
     """The daemon on this host, by its command line, its control socket and its NBD socket."""
 
-    name = "replblk"
-
-    def __init__(self, folder: Path, disk_bytes: int) -> None:
+    def __init__(self, folder: Path, disk_bytes: int, name: str = "replblk") -> None:
         self.folder = folder
+        self.name = name
         folder.mkdir(parents=True, exist_ok=True)
         self.disk = folder / "disk"
         with self.disk.open("wb") as file:
