@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from replblk.engine.context import SECOND_NS
+from replblk.engine.context import SECOND_NS, TENTH_NS
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.state import State
@@ -62,9 +62,26 @@ class StateRequests:
             then(Code.CONCURRENT_ST_CHG)
         else:
             self._asked = (volume, wish, then)
+            self._await_answer()
             self._ctx.peer.send(
                 Cmd.P_STATE_CHG_REQ, StateChange(wish.mask, wish.val), volume.number
             )
+
+    def _await_answer(self) -> None:
+        """A peer that answers pings and no request must not hold up the administrator for ever.
+
+        It has as long as for a write; DRBD itself waits without limit.
+        """
+        net = self._ctx.net
+        tenths = net.timeout * max(net.ko_count, 1)
+
+        def late() -> None:
+            self._ctx.peer.give_up(
+                ConnState.TIMEOUT,
+                f"the peer did not answer a state change request within {tenths / 10:g} s",
+            )
+
+        self._ctx.timers.set("state-request", tenths * TENTH_NS, late)
 
     def retrying(self, volume: Volume, wish: StateRequest, then: Then) -> None:
         """Request a change; while it is refused as transient, try again after the state moved."""
@@ -98,6 +115,7 @@ class StateRequests:
             return  # an answer to nothing satisfies nothing
         _, wish, then = self._asked
         self._asked = None
+        self._ctx.timers.cancel("state-request")
         if reply.retcode < Code.SUCCESS:
             self._told_no(reply.retcode, volume)
             then(Code.CW_FAILED_BY_PEER)
@@ -122,6 +140,7 @@ class StateRequests:
             then(Code.CONCURRENT_ST_CHG)
             return
         self._leaving = then
+        self._await_answer()
         self._ctx.peer.send(Cmd.P_CONN_ST_CHG_REQ, StateChange(wish.mask, wish.val))
 
     def on_conn_reply(self, reply: StateReply) -> None:
@@ -129,6 +148,7 @@ class StateRequests:
         if self._leaving is None:
             return
         then, self._leaving = self._leaving, None
+        self._ctx.timers.cancel("state-request")
         if reply.retcode < Code.SUCCESS:
             self._told_no(reply.retcode, None)
             then(Code.CW_FAILED_BY_PEER)
@@ -137,6 +157,7 @@ class StateRequests:
 
     def connection_lost(self) -> None:
         """Nobody is left to ask: the change is made alone if it still may be."""
+        self._ctx.timers.cancel("state-request")
         if self._asked is not None:
             volume, wish, then = self._asked
             self._asked = None

@@ -47,11 +47,11 @@ class TransferLog:
     def __len__(self) -> int:
         return len(self._closed) + bool(self.current.count)
 
-    def add(self, request: WriteRequest) -> None:
-        """A write is about to be sent in the current epoch."""
+    def add(self, request: WriteRequest, packets: int = 1) -> None:
+        """A write is about to be sent in the current epoch, in so many packets."""
         request.epoch = self.current
         self.current.writes.append(request)
-        self.current.count += 1
+        self.current.count += packets
 
     def close(self) -> None:
         """End the current epoch, unless it is empty."""
@@ -71,8 +71,11 @@ class TransferLog:
         """Whether a closed epoch's barrier was not sent yet."""
         return bool(self._closed) and not self._closed[-1].barrier_sent
 
-    def acknowledged(self, barrier: bytes, set_size: int) -> Epoch:
-        """P_BARRIER_ACK: must name the oldest epoch and its exact size. Raises PeerError."""
+    def named_by(self, barrier: bytes, set_size: int) -> Epoch:
+        """P_BARRIER_ACK: must name the oldest epoch and its exact size. Raises PeerError.
+
+        The epoch stays in the log until ``drop``.
+        """
         if not self._closed or not self._closed[0].barrier_sent:
             raise PeerError(f"BAD! BarrierAck {barrier.hex()} received, expected none")
         epoch = self._closed[0]
@@ -85,8 +88,12 @@ class TransferLog:
                 f"BAD! BarrierAck #{barrier.hex()} received with n_writes={set_size}, "
                 f"expected n_writes={epoch.count}!"
             )
-        self._closed.popleft()
         return epoch
+
+    def drop(self, epoch: Epoch) -> None:
+        """The oldest epoch is acknowledged."""
+        assert epoch is self._closed[0]
+        self._closed.popleft()
 
     def newest(self) -> Epoch | None:
         """The youngest epoch with writes in it, after closing: what a flush has to wait for."""

@@ -17,10 +17,11 @@ import struct
 from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
+from replblk.engine.split_writes import SplitWrites
 from replblk.engine.transfer_log import Epoch, TransferLog
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
-from replblk.model.units import al_extents_of
+from replblk.model.units import REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import ConnState, DiskState, Protocol
 from replblk.wire.hot import data_header, trim_header
 from replblk.wire.packets import (
@@ -107,6 +108,7 @@ class WriteOrigin:
         self.log = TransferLog()
         self._next_block = 0
         self._unacked: dict[bytes, WriteRequest] = {}
+        self._split = SplitWrites(self._pieces_done)
         self._flushes: list[Flush] = []
 
     # -- from the client ----------------------------------------------------------------------
@@ -228,10 +230,13 @@ class WriteOrigin:
     def _send(self, write: WriteRequest) -> None:
         volume, peer = write.volume, self._ctx.peer
         self.send_barriers()
-        self._next_block += 1
-        write.block_id = _BLOCK_ID.pack(self._next_block)
+        write.block_id = self._fresh_block_id()
         write.net = PENDING
         write.sent_ns = self._ctx.now_ns()
+        zeroes = peer.features & FF_WZEROES and not self._ctx.net.data_integrity_alg
+        if write.kind != "write" and not zeroes and write.size > REQUEST_BYTES_MAX:
+            self._send_pieces(write)
+            return
         self.log.add(write)
         self._unacked[write.block_id] = write
         flags = write.flags = self._ack_flags(volume) | (DP_FUA if write.fua else 0)
@@ -240,7 +245,7 @@ class WriteOrigin:
             head = data_header(write.sector, write.block_id, seq, flags)
             peer.send_data(Cmd.P_DATA, volume.number, head, write.data)
             volume.sent_sectors += write.size >> 9
-        elif peer.features & FF_WZEROES and not self._ctx.net.data_integrity_alg:
+        elif zeroes:
             flags |= DP_ZEROES | (DP_DISCARD if write.unmap else 0)
             head = trim_header(write.sector, write.block_id, seq, flags, write.size)
             peer.send_raw(Cmd.P_ZEROES, volume.number, head)
@@ -249,6 +254,30 @@ class WriteOrigin:
             head = data_header(write.sector, write.block_id, seq, flags)
             peer.send_data(Cmd.P_DATA, volume.number, head, bytes(write.size))
         write.enough = not flags & (DP_SEND_WRITE_ACK | DP_SEND_RECEIVE_ACK)
+        self._sent(volume)
+
+    def _send_pieces(self, write: WriteRequest) -> None:
+        """Zeroes as data, and more of them than one packet can carry."""
+        volume = write.volume
+        starts = range(0, write.size, REQUEST_BYTES_MAX)
+        self.log.add(write, packets=len(starts))
+        flags = self._ack_flags(volume) & ~DP_SEND_RECEIVE_ACK | DP_SEND_WRITE_ACK
+        flags = write.flags = flags | (DP_FUA if write.fua else 0)
+        write.rs_ack = True
+        for start in starts:
+            block_id = self._fresh_block_id()
+            sector = write.sector + (start >> 9)
+            size = min(REQUEST_BYTES_MAX, write.size - start)
+            self._split.sent(write, block_id, sector, size)
+            head = data_header(sector, block_id, volume.next_seq(), flags)
+            self._ctx.peer.send_data(Cmd.P_DATA, volume.number, head, bytes(size))
+        self._sent(volume)
+
+    def _fresh_block_id(self) -> bytes:
+        self._next_block += 1
+        return _BLOCK_ID.pack(self._next_block)
+
+    def _sent(self, volume: Volume) -> None:
         volume.peer_pending += 1
         if self.log.current.count >= self._ctx.net.max_epoch_size:
             self.log.close()
@@ -270,6 +299,8 @@ class WriteOrigin:
         """P_WRITE_ACK, P_RS_WRITE_ACK, P_RECV_ACK or P_NEG_ACK for an application write."""
         sector, block_id, blksize, _ = ack
         write = self._unacked.get(block_id)
+        if write is None and self._split.on_ack(cmd, volume, ack):
+            return True
         if write is None or write.volume is not volume or write.sector != sector:
             if cmd is not Cmd.P_NEG_ACK:
                 raise PeerError(f"{cmd.name} for sector {sector}: no such write is outstanding")
@@ -289,12 +320,17 @@ class WriteOrigin:
         self._net_done(write, cmd is not Cmd.P_NEG_ACK)
         return True
 
+    def _pieces_done(self, write: WriteRequest, ok: bool) -> None:
+        write.volume.peer_pending -= 1
+        self._net_done(write, ok)
+
     def on_barrier_ack(self, ack: BarrierAck) -> None:
         """P_BARRIER_ACK: the peer has an epoch for good; its writes may be forgotten."""
-        epoch = self.log.acknowledged(ack.barrier, ack.set_size)
+        epoch = self.log.named_by(ack.barrier, ack.set_size)
         for write in epoch.writes:
             if write.net == PENDING and write.flags & DP_SEND_WRITE_ACK:
                 raise PeerError("BarrierAck for an epoch with unacknowledged writes")
+        self.log.drop(epoch)
         for write in epoch.writes:
             write.epoch = None
             if write.net == PENDING:  # protocol A or B: this is the first and only proof
@@ -430,6 +466,7 @@ class WriteOrigin:
             else:
                 self._maybe_complete(write)
         self._unacked.clear()
+        self._split.connection_lost()
         self._flushes_progress()
 
     def idle(self, volume: Volume) -> bool:
