@@ -290,14 +290,19 @@ class ResyncTarget:
     def _answered(
         self, volume: Volume, name: str, sector: int, size: int
     ) -> tuple[Target, RangeLock | None] | None:
-        """The request this answers; None if its resync was aborted meanwhile. Raises PeerError."""
-        owed = (self._ctx.peer.data, volume.number, sector, size)
-        if self._abandoned[owed]:
-            self._abandoned[owed] -= 1
-            return None
+        """The request this answers; None if its resync was aborted meanwhile. Raises PeerError.
+
+        A source that saw our disk go does not answer at all: what a new resync asks for comes
+        first. Either answer is as good, because later writes follow it in the stream.
+        """
         target = self._targets.get(volume.number)
         if target is None or (sector, size) not in target.asked:
-            raise PeerError(f"{name} for sector {sector}, {size} bytes: not requested")
+            owed = (self._ctx.peer.data, volume.number, sector, size)
+            if not self._abandoned[owed]:
+                del self._abandoned[owed]
+                raise PeerError(f"{name} for sector {sector}, {size} bytes: not requested")
+            self._abandoned[owed] -= 1
+            return None
         volume.peer_pending -= 1
         return target, target.asked.pop((sector, size))
 
