@@ -2,8 +2,9 @@
 
 * ``protocol``      the numbers and structures of the NBD protocol
 * ``export``        what a server needs of a disk: the seam to whoever uses this package
-* ``handshake``     option haggling, sans-I/O
-* ``transmission``  requests and replies, sans-I/O
+* ``handshake``     option haggling, sans-I/O; ``option_data`` reads what options carry
+* ``transmission``  requests and replies, sans-I/O; ``reply_forms`` builds the replies,
+  ``block_status`` describes ranges
 * ``alignment``     byte-wise clients on a disk of whole blocks: read-modify-write under locks
 * ``server``        sockets, on asyncio's loop or uvloop's
 * ``address``       NBD URIs and listeners' addresses

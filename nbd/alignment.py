@@ -18,7 +18,7 @@ import errno as host
 from collections.abc import Callable
 from functools import partial
 
-from nbd.export import Buffer, Done, Export
+from nbd.export import Buffer, Done, Export, Extents, ExtentsDone, ask_extents
 
 _GONE = host.EPIPE
 
@@ -188,6 +188,23 @@ class AlignedExport:
     def flush(self, done: Done) -> None:
         """Flush: a patch that is still unanswered need not be covered."""
         self._inner.flush(done)
+
+    def extents(self, context: str, offset: int, length: int, done: ExtentsDone) -> None:
+        """Describe the whole blocks around the range, less what lies before it."""
+        start, end = self._outwards(offset, offset + length)
+
+        def cut(errno: int, extents: Extents | None) -> None:
+            if errno or extents is None:
+                done(errno, None)
+                return
+            before, found = offset - start, []
+            for size, flags in extents:
+                if size > before:
+                    found.append((size - before, flags))
+                before = max(0, before - size)
+            done(0, found)
+
+        ask_extents(self._inner, context, start, end - start, cut)
 
     def closed(self) -> None:
         """The connection is gone: nothing new is begun on its behalf."""

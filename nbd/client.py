@@ -39,6 +39,8 @@ from nbd.protocol import (
     InfoBlockSize,
     InfoExport,
     InfoRequest,
+    MetaContextReply,
+    MetaQuery,
     Option,
     OptionReply,
     OptionRequest,
@@ -46,7 +48,7 @@ from nbd.protocol import (
     ServerReply,
     TransmissionFlag,
 )
-from nbd.replies import Answer, NbdError, Replies, Request, parsed, shown
+from nbd.replies import Answer, Described, NbdError, Replies, Request, parsed, shown
 
 __all__ = ["Answer", "Client", "ExportInfo", "NbdError"]
 
@@ -71,6 +73,8 @@ class ExportInfo:
 
 Answers = list[Answer]
 Pieces = list[bytes]
+Contexts = list[tuple[int, str]]
+Texts = list[str]
 Names = list[tuple[str, str]]
 OptionReplies = list[tuple[int, bytes]]
 
@@ -144,13 +148,23 @@ class Client:
         """What the server tells of an export, without opening it."""
         return self._info(Option.INFO, name, block_sizes=True)
 
+    def contexts(self, name: str = "", *queries: str) -> Texts:
+        """The meta contexts an export offers; *queries* as "namespace:" choose among them."""
+        return [context for _id, context in self._meta(Option.LIST_META_CONTEXT, name, queries)]
+
     def open(
-        self, name: str = "", *, structured: bool = True, block_sizes: bool = True
+        self,
+        name: str = "",
+        *,
+        structured: bool = True,
+        block_sizes: bool = True,
+        contexts: Iterable[str] = (),
     ) -> ExportInfo:
         """Enter transmission on an export.
 
         structured: ask for structured replies, which carry sentences with errors. block_sizes: ask
-        for, and so promise to obey, the block sizes; without, any alignment must work.
+        for, and so promise to obey, the block sizes; without, any alignment must work. contexts:
+        meta contexts for ``block_status``; those the export does not offer are left out.
         """
         if structured and not self._structured:
             try:
@@ -159,8 +173,10 @@ class Client:
             except NbdError as refused:
                 if refused.code is None:
                     raise
+        wanted = tuple(contexts)
+        selected = dict(self._meta(Option.SET_META_CONTEXT, name, wanted)) if wanted else {}
         self.export = self._info(Option.GO, name, block_sizes=block_sizes)
-        self._replies = Replies(self._structured)
+        self._replies = Replies(self._structured, selected)
         return self.export
 
     def open_export_name(self, name: str = "") -> ExportInfo:
@@ -213,6 +229,15 @@ class Client:
                 return replies
             replies.append((head.type, body))
 
+    def _meta(self, option: Option, name: str, queries: Iterable[str]) -> Contexts:
+        fields = {"name": name.encode(), "queries": [query.encode() for query in queries]}
+        found = []
+        for kind, data in self._ask(option, MetaQuery.build(fields)):
+            if kind == Reply.META_CONTEXT:
+                told = parsed(MetaContextReply, data)
+                found.append((told.id, shown(told.name)))
+        return found
+
     def _info(self, option: Option, name: str, *, block_sizes: bool) -> ExportInfo:
         asked = [Info.DESCRIPTION] + ([Info.BLOCK_SIZE] if block_sizes else [])
         request = InfoRequest.build({"name": name.encode(), "infos": [int(i) for i in asked]})
@@ -256,6 +281,12 @@ class Client:
     def cache(self, offset: int, length: int) -> None:
         """Say that the range will be read soon."""
         self._wait(self.submit(Command.CACHE, offset, length))
+
+    def block_status(self, offset: int, length: int, *, one: bool = False) -> Described:
+        """Describe a range in the contexts that were selected with ``open``; the description may
+        end early. one: a single extent."""
+        flags = CommandFlag.REQ_ONE if one else 0
+        return self._wait(self.submit(Command.BLOCK_STATUS, offset, length, flags=flags)).extents
 
     def flush(self) -> None:
         """Make everything that was answered stable."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno as host
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from nbd.protocol import BASE_ALLOCATION, STRING_MAX
 
 Buffer = bytes | bytearray | memoryview
 Done = Callable[[int, "Buffer | None"], None]
 """Called once with (errno, data): errno 0 and the bytes for a read, 0 and None otherwise, or an
 errno of the host (EIO, ENOSPC, EPERM, ...), which the server maps to an NBD error. The data belong
 to the server from then on: it sends them without a copy."""
+Extents = Sequence[tuple[int, int]]
+"""(length, flags) of neighbouring ranges; the flags mean what their meta context says."""
+ExtentsDone = Callable[[int, "Extents | None"], None]
+"""Called once with (0, extents), at least one, or with (errno, None)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,9 @@ class Geometry:
     identity: which disk this is. Connections to the same identity are kept from tearing each
     other's blocks when a client writes less than minimum_block; left empty, all exports of a
     server count as one disk, which is safe but lets them wait for each other.
+    contexts: names ("namespace:leaf") of meta contexts beside base:allocation that the export
+    describes by ``MetaContexts.extents``. Namespaces are registered with the NBD project; one that
+    is not begins with "x-".
     Raises ValueError for sizes that no client could obey (NBD protocol, block size constraints).
     """
 
@@ -46,6 +56,7 @@ class Geometry:
     can_zero: bool = True
     can_multi_conn: bool = True
     identity: str = ""
+    contexts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         minimum, preferred = self.minimum_block, self.preferred_block
@@ -65,6 +76,17 @@ class Geometry:
                 f"export size {self.size} is not below 2^63 and a multiple of the minimum block "
                 f"{minimum}"
             )
+        for name in self.contexts:
+            space, colon, leaf = name.partition(":")
+            if not (space and colon and leaf) or space == "base" or "\0" in name:
+                raise ValueError(
+                    f"meta context {name!r} is not of the form namespace:leaf, in a namespace of "
+                    "its own"
+                )
+            if len(name.encode()) > STRING_MAX:
+                raise ValueError(f"meta context {name[:40]!r}... is longer than {STRING_MAX} bytes")
+        if len(set(self.contexts)) < len(self.contexts):
+            raise ValueError(f"a meta context is not named twice: {self.contexts}")
 
 
 class Export(Protocol):
@@ -98,6 +120,29 @@ class Export(Protocol):
         """The connection is gone; whatever is still in flight may finish and is not waited for.
 
         Its ``done`` must be called all the same: unaligned writes of others may wait for it."""
+
+
+@runtime_checkable
+class MetaContexts(Protocol):
+    """What an Export may offer beside: a description of its ranges, for BLOCK_STATUS."""
+
+    def extents(self, context: str, offset: int, length: int, done: ExtentsDone) -> None:
+        """Describe the range, from *offset* on, in the words of *context*: "base:allocation"
+        (nbd.protocol.AllocationFlag; flags 0 are always safe, ZERO only where a read yields
+        zeroes) or one of the geometry's contexts.
+
+        An answer may stop before the end of the range, and may reach beyond it; lengths are above
+        zero and, up to the end of the export, multiples of the minimum block."""
+
+
+def ask_extents(export: Export, context: str, offset: int, length: int, done: ExtentsDone) -> None:
+    """``export.extents``; an export without it has data everywhere."""
+    if isinstance(export, MetaContexts):
+        export.extents(context, offset, length, done)
+    elif context == BASE_ALLOCATION:
+        done(0, [(length, 0)])
+    else:
+        done(host.EOPNOTSUPP, None)
 
 
 class Exports(Protocol):

@@ -6,17 +6,16 @@ Rules: an option that is unknown, malformed or too long is answered with an erro
 stays in step; only what would let a stranger hold memory or break the framing ends the connection
 (wrong magic, unknown client flags, option data above 1 MiB, more than 1024 options). What a client
 sent is never echoed in a message. Nothing of a client is believed before GO or EXPORT_NAME opened
-an export. TLS, extended headers and meta contexts are answered UNSUP. Source: proto.md.
+an export. TLS and extended headers are answered UNSUP. Source: proto.md.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-
-from construct import ConstructError
+from dataclasses import dataclass, field
 
 from nbd.export import Export, Exports, Geometry, Refused
+from nbd.option_data import MalformedError, export_name, info_request, matching, meta_query
 from nbd.protocol import (
     EXPORT_NAME_PADDING,
     OPTION_MAGIC,
@@ -27,8 +26,8 @@ from nbd.protocol import (
     Info,
     InfoBlockSize,
     InfoExport,
-    InfoRequest,
     InfoText,
+    MetaContextReply,
     Option,
     OptionReply,
     Reply,
@@ -49,6 +48,17 @@ REPLIES_MAX = 256 << 10
 _CLIENT_FLAGS = struct.Struct("!I")
 _OPTION = struct.Struct("!QII")
 _OFFERED = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+_KNOWN = frozenset(
+    (
+        Option.LIST,
+        Option.STRUCTURED_REPLY,
+        Option.INFO,
+        Option.GO,
+        Option.LIST_META_CONTEXT,
+        Option.SET_META_CONTEXT,
+    )
+)
+"""Options beside ABORT and EXPORT_NAME, which are answered in their own ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +66,14 @@ class Opened:
     """How a negotiation ended well: what the transmission phase has to know.
 
     keeps_block_sizes: the client asked for the block sizes in GO and so promised to obey them.
+    contexts: the meta contexts it selected for this export, by id.
     """
 
     name: str
     export: Export
     structured: bool
     keeps_block_sizes: bool
-
-
-class MalformedError(Exception):
-    """Option data that can't be read; the reply that says so."""
-
-    def __init__(self, reply: Reply, text: str) -> None:
-        super().__init__(text)
-        self.reply = reply
+    contexts: dict[int, str] = field(default_factory=dict)
 
 
 def transmission_flags(geometry: Geometry, structured: bool) -> TransmissionFlag:
@@ -105,6 +109,8 @@ class Handshake:
         self._reply_bytes = 0
         self._client_flags: HandshakeFlag | None = None
         self._structured = False
+        self._selected: tuple[str, dict[int, str]] = ("", {})
+        """Meta contexts, and the export they were selected for."""
         self._options = 0
         self._option = 0
         self._data = bytearray()
@@ -186,7 +192,7 @@ class Handshake:
             self._reply(option, Reply.ERR_SHUTDOWN, "the server is shutting down")
         elif not self._client_flags & HandshakeFlag.FIXED_NEWSTYLE:
             self._reply(option, Reply.ERR_INVALID, "only a fixed newstyle client may ask this")
-        elif option in (Option.LIST, Option.STRUCTURED_REPLY, Option.INFO, Option.GO):
+        elif option in _KNOWN:
             try:
                 self._on_known_option(option, data)
             except MalformedError as bad:
@@ -195,10 +201,15 @@ class Handshake:
             self._reply(option, Reply.ERR_UNSUP, "this server does not know the option")
 
     def _on_known_option(self, option: int, data: bytes) -> None:
+        if option == Option.SET_META_CONTEXT:
+            self._selected = ("", {})  # whatever becomes of it, the earlier selection is over
         if self._skipping:
             raise MalformedError(Reply.ERR_TOO_BIG, f"option data may have {OPTION_DATA_MAX} bytes")
         if option in (Option.INFO, Option.GO):
             self._on_info(option, data)
+            return
+        if option in (Option.LIST_META_CONTEXT, Option.SET_META_CONTEXT):
+            self._on_meta_context(option, data)
             return
         if data:
             raise MalformedError(Reply.ERR_INVALID, "this option takes no data")
@@ -211,24 +222,45 @@ class Handshake:
         self._reply(option, Reply.ACK)
 
     def _on_info(self, option: int, data: bytes) -> None:
-        try:
-            asked = InfoRequest.parse(data)
-        except ConstructError as bad:
-            text = "the option's data does not have the form of INFO and GO"
-            raise MalformedError(Reply.ERR_INVALID, text) from bad
-        name = _name(asked.name)
+        name, asked = info_request(data)
         found = self._exports.open(name) if option == Option.GO else self._exports.look(name)
         if isinstance(found, Refused):
-            kind = Reply.ERR_UNKNOWN if found.unknown else Reply.ERR_POLICY
-            self._reply(option, kind, found.text)
+            self._refuse(option, found)
             return
         geometry = found if isinstance(found, Geometry) else found.geometry
-        for part in self._infos(name, geometry, set(asked.infos)):
+        for part in self._infos(name, geometry, asked):
             self._reply(option, Reply.INFO, part)
         self._reply(option, Reply.ACK)
         if not isinstance(found, Geometry):
-            keeps = Info.BLOCK_SIZE in asked.infos
-            self.opened = Opened(name, found, self._structured, keeps)
+            keeps = Info.BLOCK_SIZE in asked
+            self.opened = Opened(name, found, self._structured, keeps, self._contexts_of(name))
+
+    def _on_meta_context(self, option: int, data: bytes) -> None:
+        listing = option == Option.LIST_META_CONTEXT
+        if not listing and not self._structured:
+            text = "meta contexts need structured replies"
+            raise MalformedError(Reply.ERR_INVALID, text)
+        name, queries = meta_query(data)
+        found = self._exports.look(name)
+        if isinstance(found, Refused):
+            self._refuse(option, found)
+            return
+        contexts = matching(found.contexts, queries, listing=listing)
+        for number, context in contexts.items():
+            fields = {"id": 0 if listing else number, "name": context.encode()}
+            self._reply(option, Reply.META_CONTEXT, MetaContextReply.build(fields))
+        if not listing:
+            self._selected = (name, contexts)
+        self._reply(option, Reply.ACK)
+
+    def _contexts_of(self, name: str) -> dict[int, str]:
+        """What was selected counts only for the export it was selected for."""
+        chosen, contexts = self._selected
+        return contexts if chosen == name else {}
+
+    def _refuse(self, option: int, refused: Refused) -> None:
+        kind = Reply.ERR_UNKNOWN if refused.unknown else Reply.ERR_POLICY
+        self._reply(option, kind, refused.text)
 
     def _infos(self, name: str, geometry: Geometry, asked: set[int]) -> list[bytes]:
         flags = int(transmission_flags(geometry, self._structured))
@@ -251,7 +283,7 @@ class Handshake:
         try:
             if self._skipping:
                 raise MalformedError(Reply.ERR_TOO_BIG, f"a name may have {STRING_MAX} bytes")
-            name = _name(data)
+            name = export_name(data)
         except MalformedError as bad:
             self.ended = f"EXPORT_NAME: {bad}"
             return
@@ -267,7 +299,8 @@ class Handshake:
         if not self._client_flags or not self._client_flags & HandshakeFlag.NO_ZEROES:
             reply += EXPORT_NAME_PADDING
         self._send(reply)
-        self.opened = Opened(name, found, self._structured, keeps_block_sizes=False)
+        contexts = self._contexts_of(name)
+        self.opened = Opened(name, found, self._structured, False, contexts)
 
     def _reply(self, option: int, kind: Reply, data: bytes | str = b"") -> None:
         raw = wire_text(data) if isinstance(data, str) else data
@@ -277,16 +310,3 @@ class Handshake:
     def _send(self, raw: bytes) -> None:
         self._replies.append(raw)
         self._reply_bytes += len(raw)
-
-
-def _name(raw: bytes) -> str:
-    """An export name as the protocol allows it; MalformedError says what is wrong with it."""
-    if len(raw) > STRING_MAX:
-        raise MalformedError(Reply.ERR_TOO_BIG, f"an export name may have {STRING_MAX} bytes")
-    try:
-        name = raw.decode("utf-8")
-    except UnicodeDecodeError as bad:
-        raise MalformedError(Reply.ERR_INVALID, "the export name is not UTF-8") from bad
-    if "\0" in name:
-        raise MalformedError(Reply.ERR_INVALID, "the export name contains a NUL")
-    return name

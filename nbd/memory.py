@@ -9,12 +9,25 @@ request. ``MemoryExports`` offers disks by name and may refuse with a sentence.
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from nbd.export import Buffer, Done, Export, Geometry, Refused
+from nbd.export import Buffer, Done, Export, Extents, ExtentsDone, Geometry, Refused
+from nbd.protocol import AllocationFlag
 
 Finish = Callable[[], None]
+T = TypeVar("T")
+
+_HOLE, _DATA, _ZERO = 0, 1, 2
+"""What a unit of a disk is: never written or given back; written; zeroed and kept."""
+_RUNS = re.compile(rb"\x00+|\x01+|\x02+")
+_FLAGS = {
+    _HOLE: int(AllocationFlag.HOLE | AllocationFlag.ZERO),
+    _DATA: 0,
+    _ZERO: int(AllocationFlag.ZERO),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,9 @@ class MemoryDisk:
     calls: list[Call] = field(default_factory=list)
     open_count: int = 0
     _store: mmap.mmap | None = None
+    _units: mmap.mmap | None = None
+    """A byte for every ``_unit`` bytes of the disk: _HOLE, _DATA or _ZERO."""
+    _unit: int = mmap.PAGESIZE
     _held: list[Finish] = field(default_factory=list)
     _errors: dict[str, int] = field(default_factory=dict)
 
@@ -46,6 +62,8 @@ class MemoryDisk:
         if self.geometry.size:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             self._store = mmap.mmap(-1, self.geometry.size, flags=flags)
+            self._unit = max(mmap.PAGESIZE, self.geometry.minimum_block)
+            self._units = mmap.mmap(-1, -(-self.geometry.size // self._unit), flags=flags)
 
     def fail(self, kind: str, errno: int) -> None:
         """Let every later operation of this kind fail; errno 0 heals."""
@@ -75,7 +93,9 @@ class MemoryDisk:
         assert self._store is not None or length == 0, "the disk has no bytes"
         return self._store[offset : offset + length] if self._store is not None else b""
 
-    def submit(self, call: Call, work: Callable[[], Buffer | None], done: Done) -> None:
+    def submit(
+        self, call: Call, work: Callable[[], T], done: Callable[[int, T | None], None]
+    ) -> None:
         """Carry out *work* and answer, now or at ``release``."""
         if self.recording:
             self.calls.append(call)
@@ -88,10 +108,20 @@ class MemoryDisk:
         """Store bytes."""
         assert self._store is not None, "the disk has no bytes"
         self._store[offset : offset + len(data)] = data
+        self._mark(offset // self._unit, -(-(offset + len(data)) // self._unit), _DATA)
 
-    def wipe(self, offset: int, length: int) -> None:
-        """Make a range zero, giving whole pages back."""
-        assert self._store is not None, "the disk has no bytes"
+    def wipe(self, offset: int, length: int, may_unmap: bool = True) -> None:
+        """Make a range zero; whole pages of it are given back (they count as kept all the same,
+        unless they may be unmapped)."""
+        assert self._store is not None and self._units is not None, "the disk has no bytes"
+        end = offset + length
+        begun = -(-offset // self._unit)
+        ended = len(self._units) if end == self.geometry.size else end // self._unit
+        if not may_unmap:  # holes at the edges are zeroes already, but no holes any longer
+            for unit in (offset // self._unit, (end - 1) // self._unit):
+                if self._units[unit] == _HOLE:
+                    self._units[unit] = _ZERO
+        self._mark(begun, ended, _HOLE if may_unmap else _ZERO)
         page = mmap.PAGESIZE
         first = -(-offset // page) * page
         last = (offset + length) // page * page
@@ -102,7 +132,25 @@ class MemoryDisk:
         self._store.madvise(mmap.MADV_DONTNEED, first, last - first)
         self._store[last : offset + length] = bytes(offset + length - last)
 
-    def _finish(self, kind: str, work: Callable[[], Buffer | None], done: Done) -> None:
+    def extents(self, offset: int, length: int) -> Extents:
+        """Which parts of a range are data, zeroes or holes (base:allocation)."""
+        assert self._units is not None, "the disk has no bytes"
+        first, end = offset // self._unit, offset + length
+        found = []
+        for run in _RUNS.finditer(self._units, first, -(-end // self._unit)):
+            start = max(offset, run.start() * self._unit)
+            stop = min(end, run.end() * self._unit)
+            found.append((stop - start, _FLAGS[self._units[run.start()]]))
+        return found
+
+    def _mark(self, first: int, last: int, what: int) -> None:
+        assert self._units is not None, "the disk has no bytes"
+        if first < last:
+            self._units[first:last] = bytes((what,)) * (last - first)
+
+    def _finish(
+        self, kind: str, work: Callable[[], T], done: Callable[[int, T | None], None]
+    ) -> None:
         errno = self._errors.get(kind, 0)
         if errno:
             done(errno, None)
@@ -129,9 +177,9 @@ class MemoryExport:
         self._disk.submit(call, lambda: self._disk.put(offset, data), done)
 
     def zero(self, offset: int, length: int, fua: bool, may_unmap: bool, done: Done) -> None:
-        """Zero the range; whole pages of it are given back."""
+        """Zero the range."""
         call = Call("zero", offset, length, fua, may_unmap)
-        self._disk.submit(call, lambda: self._disk.wipe(offset, length), done)
+        self._disk.submit(call, lambda: self._disk.wipe(offset, length, may_unmap), done)
 
     def trim(self, offset: int, length: int, fua: bool, done: Done) -> None:
         """Forget the range: it reads as zeroes."""
@@ -141,6 +189,11 @@ class MemoryExport:
     def flush(self, done: Done) -> None:
         """Nothing to do."""
         self._disk.submit(Call("flush"), lambda: None, done)
+
+    def extents(self, context: str, offset: int, length: int, done: ExtentsDone) -> None:
+        """base:allocation, truly."""
+        call = Call("extents", offset, length)
+        self._disk.submit(call, lambda: self._disk.extents(offset, length), done)
 
     def closed(self) -> None:
         """Count the connection out."""

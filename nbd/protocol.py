@@ -15,6 +15,7 @@ from enum import IntEnum, IntFlag
 from construct import (
     Const,
     GreedyBytes,
+    GreedyRange,
     Int16ub,
     Int32ub,
     Int64ub,
@@ -36,7 +37,10 @@ DEFAULT_PORT = 10809
 """The port IANA gave to NBD."""
 
 STRING_MAX = 4096
-"""Longest name, description or message in bytes (protocol: MUST)."""
+"""Longest name, description, query or message in bytes (protocol: MUST)."""
+
+BASE_ALLOCATION = "base:allocation"
+"""The meta context that every server may offer: its flags are AllocationFlag."""
 
 
 class HandshakeFlag(IntFlag):
@@ -133,6 +137,13 @@ class CommandFlag(IntFlag):
     REQ_ONE = 1 << 3
     FAST_ZERO = 1 << 4
     PAYLOAD_LEN = 1 << 5
+
+
+class AllocationFlag(IntFlag):
+    """What an extent of base:allocation is: NBD_STATE_*. None of them is always a safe answer."""
+
+    HOLE = 1
+    ZERO = 2
 
 
 class ChunkFlag(IntFlag):
@@ -237,6 +248,13 @@ InfoBlockSize = Struct(
     "maximum_payload" / Int32ub,
 )
 InfoText = Struct("type" / Int16ub, "text" / GreedyBytes)
+MetaQueryHead = Struct("name" / Prefixed(Int32ub, GreedyBytes), "count" / Int32ub)
+MetaQuery = Struct(
+    "name" / Prefixed(Int32ub, GreedyBytes),
+    "queries" / PrefixedArray(Int32ub, Prefixed(Int32ub, GreedyBytes)),
+    Terminated,
+)
+MetaContextReply = Struct("id" / Int32ub, "name" / GreedyBytes)
 
 # --- transmission ---------------------------------------------------------------------------
 
@@ -266,6 +284,11 @@ ErrorChunk = Struct(
     "error" / Int32ub,
     "message" / Prefixed(Int16ub, GreedyBytes),
     "rest" / GreedyBytes,
+)
+BlockStatus = Struct(
+    "context" / Int32ub,
+    "extents" / GreedyRange(Int32ub[2]),
+    Terminated,
 )
 COMPACT_REQUEST = struct.Struct("!IHHQQI")
 SIMPLE_REPLY = struct.Struct("!IIQ")

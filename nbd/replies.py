@@ -7,7 +7,7 @@ bytes. Raises NbdError; the connection is of no more use then.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from construct import ConstructError
@@ -20,6 +20,7 @@ from nbd.protocol import (
     SIMPLE_REPLY,
     SIMPLE_REPLY_MAGIC,
     STRING_MAX,
+    BlockStatus,
     Chunk,
     ChunkFlag,
     Command,
@@ -30,6 +31,12 @@ from nbd.protocol import (
 
 CHUNK_OVERHEAD_MAX = STRING_MAX + 64
 """What a chunk may hold beside the request's data: an error's message, an offset."""
+STATUS_BYTES_MAX = 8 << 20
+"""A million extents, the most that the protocol allows."""
+
+
+Described = dict[str, list[tuple[int, int]]]
+"""(length, flags) of neighbouring ranges, by the name of the meta context that explains them."""
 
 
 class NbdError(Exception):
@@ -51,6 +58,7 @@ class Answer:
     error: int = 0
     text: str = ""
     data: bytes = b""
+    extents: Described = field(default_factory=dict)
 
     def checked(self) -> Answer:
         """The answer of a success; raises NbdError for any other."""
@@ -70,13 +78,16 @@ class Request:
     covered: int = 0
     error: int = 0
     text: str = ""
+    extents: Described = field(default_factory=dict)
 
 
 class Replies:
     """The requests in flight of one connection, and the answers nobody has fetched yet."""
 
-    def __init__(self, structured: bool) -> None:
+    def __init__(self, structured: bool, contexts: dict[int, str] | None = None) -> None:
+        """contexts: the meta contexts that were selected, by id."""
         self._structured = structured
+        self._contexts = contexts or {}
         self.pending: dict[int, Request] = {}
         self.answers: list[Answer] = []
 
@@ -128,7 +139,8 @@ class Replies:
     ) -> int:
         """Returns how many bytes from *at* on belong to the chunk, -1 if more must come."""
         request = self._request(cookie)
-        if length > request.length + CHUNK_OVERHEAD_MAX:
+        extents = STATUS_BYTES_MAX if request.command == Command.BLOCK_STATUS else 0
+        if length > request.length + CHUNK_OVERHEAD_MAX + extents:
             raise NbdError(f"the server announced a chunk of {length} bytes")
         if len(view) - at < length:
             return -1
@@ -144,6 +156,9 @@ class Replies:
             if hole.length > request.length:
                 raise NbdError("the server told of a hole that was not asked for")
             self._cover(request, hole.offset, bytes(hole.length))
+        elif kind == Chunk.BLOCK_STATUS:
+            told = parsed(BlockStatus, payload)
+            self._describe(request, told.context, [(size, flags) for size, flags in told.extents])
         elif kind != Chunk.NONE:
             raise NbdError(f"the server sent a chunk of unknown type {kind}")
         if flags & ChunkFlag.DONE:
@@ -159,6 +174,15 @@ class Replies:
         request.data[start : start + len(data)] = data
         request.covered += len(data)
 
+    def _describe(self, request: Request, number: int, extents: list[tuple[int, int]]) -> None:
+        name = self._contexts.get(number)
+        if request.command != Command.BLOCK_STATUS or name is None or name in request.extents:
+            raise NbdError("the server described what was not asked for")
+        lengths = [length for length, _flags in extents]
+        if 0 in lengths or not lengths or sum(lengths[:-1]) >= request.length:
+            raise NbdError("the server described another range than was asked for")
+        request.extents[name] = extents
+
     def _on_last_chunk(self, cookie: int, request: Request) -> None:
         del self.pending[cookie]
         if request.error:
@@ -166,7 +190,12 @@ class Replies:
             return
         if request.command == Command.READ and request.covered != request.length:
             raise NbdError("the server's answer to a read is not complete")
-        self.answers.append(Answer(cookie, data=bytes(request.data or b"")))
+        asked = request.command == Command.BLOCK_STATUS and request.length
+        if asked and len(request.extents) < len(self._contexts):
+            raise NbdError("the server did not describe every context")
+        self.answers.append(
+            Answer(cookie, data=bytes(request.data or b""), extents=request.extents)
+        )
 
 
 def error_text(error: int) -> str:

@@ -323,6 +323,7 @@ class Connection(asyncio.BufferedProtocol):
             structured=opened.structured,
             promised_alignment=opened.keeps_block_sizes,
             wake=self._wake,
+            contexts=opened.contexts,
         )
 
     def _wake(self) -> None:

@@ -5,8 +5,8 @@ the stream stays in step (a WRITE's payload is consumed first), only a wrong mag
 payload ends the connection. A WRITE reaches the export whole or not at all. A read's data is in
 hand before its reply begins. At most ``REQUESTS_MAX`` requests, ``BYTES_MAX`` bytes of payload and
 ``REPLIES_MAX`` bytes of unsent replies are held; then nothing more is parsed until that shrinks.
-Replies are simple, unless structured ones were negotiated: then only payload-free success stays
-simple. Sizes and offsets in bytes. Source: proto.md; the tables of commands, flags and errors.
+What replies look like is the business of ``reply_forms``. Sizes and offsets in bytes. Source:
+proto.md; the tables of commands, flags and errors.
 """
 
 from __future__ import annotations
@@ -14,25 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from nbd.block_status import Status, ask_status
 from nbd.export import Buffer, Export
 from nbd.protocol import (
-    CHUNK_HEADER,
-    CHUNK_MAGIC,
-    CHUNK_WITH_OFFSET,
     COMPACT_REQUEST,
     ERROR_TEXT,
     REQUEST_MAGIC,
-    SIMPLE_REPLY,
-    SIMPLE_REPLY_MAGIC,
-    Chunk,
-    ChunkFlag,
     Command,
     CommandFlag,
     Error,
-    ErrorChunk,
     nbd_error,
-    wire_text,
 )
+from nbd.reply_forms import ReplyForm, SimpleReplies, StructuredReplies
 
 REQUESTS_MAX = 128
 """Requests of one connection in flight: what the Linux kernel's client sends at most."""
@@ -48,18 +41,18 @@ export's maximum payload is above it."""
 _FUA = int(CommandFlag.FUA)
 _DF = int(CommandFlag.DF)
 _NO_HOLE = int(CommandFlag.NO_HOLE)
+_REQ_ONE = int(CommandFlag.REQ_ONE)
 _READ, _WRITE, _DISC, _FLUSH = (
     int(Command.READ),
     int(Command.WRITE),
     int(Command.DISC),
     int(Command.FLUSH),
 )
-_TRIM, _CACHE, _ZERO = int(Command.TRIM), int(Command.CACHE), int(Command.WRITE_ZEROES)
-_DONE, _NONE, _DATA, _ERROR = (
-    int(ChunkFlag.DONE),
-    int(Chunk.NONE),
-    int(Chunk.OFFSET_DATA),
-    int(Chunk.ERROR),
+_TRIM, _CACHE, _ZERO, _STATUS = (
+    int(Command.TRIM),
+    int(Command.CACHE),
+    int(Command.WRITE_ZEROES),
+    int(Command.BLOCK_STATUS),
 )
 _HEADER_BYTES = COMPACT_REQUEST.size
 
@@ -72,7 +65,8 @@ class Transmission:
     Give received bytes to ``receive``, send what ``take`` returns. *wake* is called when replies
     become ready at any other time than inside ``receive``. ``ended`` is None until the client said
     DISC ("") or broke the protocol (a sentence): finish what is in flight, then close.
-    promised_alignment: the client asked for block sizes and promised to obey them.
+    promised_alignment: the client asked for block sizes and promised to obey them. contexts: the
+    meta contexts it selected, by id.
     """
 
     def __init__(
@@ -82,10 +76,12 @@ class Transmission:
         structured: bool,
         promised_alignment: bool,
         wake: Callable[[], None],
+        contexts: dict[int, str] | None = None,
     ) -> None:
         geometry = export.geometry
         self._export = export
-        self._structured = structured
+        self._contexts = contexts or {}
+        self._form: ReplyForm = StructuredReplies() if structured else SimpleReplies()
         self._wake = wake
         self._size = geometry.size
         self._payload_max = geometry.maximum_payload
@@ -101,6 +97,8 @@ class Transmission:
             self._flags_of[_TRIM] = _FUA
         if geometry.can_zero:
             self._flags_of[_ZERO] = _FUA | _NO_HOLE
+        if self._contexts:
+            self._flags_of[_STATUS] = _REQ_ONE
         self._replies: list[Buffer] = []
         self._reply_bytes = 0
         self._requests = 0
@@ -187,7 +185,7 @@ class Transmission:
                 elif end - at >= length:
                     self._requests += 1
                     self._bytes += length
-                    done = partial(self._done, cookie, length)
+                    done = partial(self._done, cookie, offset, length)
                     write(offset, bytes(data[at : at + length]), flags == _FUA, done)
                     at += length
                 else:
@@ -210,29 +208,39 @@ class Transmission:
             elif length:
                 self._await_payload(cookie, offset, length, fua, refusal)
             elif refusal:
-                self._send_error(cookie, *refusal)
+                self._send(self._form.error(cookie, offset, *refusal))
             else:
-                self._send_done(cookie)
+                self._send(self._form.done(cookie, offset))
         elif refusal:
-            self._send_error(cookie, *refusal)
+            self._send(self._form.error(cookie, offset, *refusal))
         elif command == _FLUSH:
             self._requests += 1
-            self._export.flush(partial(self._done, cookie, 0))
+            self._export.flush(partial(self._done, cookie, offset, 0))
         elif command == _READ and length:
             self._requests += 1
             self._bytes += length
             self._export.read(offset, length, partial(self._read_done, cookie, offset, length))
-        elif command == _READ and self._structured:
-            self._send(CHUNK_HEADER.pack(CHUNK_MAGIC, _DONE, _NONE, cookie, 0))
+        elif command == _READ:
+            self._send(self._form.nothing_read(cookie, offset))
         elif command == _TRIM and length:
             self._requests += 1
-            self._export.trim(offset, length, fua, partial(self._done, cookie, 0))
+            self._export.trim(offset, length, fua, partial(self._done, cookie, offset, 0))
         elif command == _ZERO and length:
             self._requests += 1
-            done = partial(self._done, cookie, 0)
+            done = partial(self._done, cookie, offset, 0)
             self._export.zero(offset, length, fua, not flags & _NO_HOLE, done)
+        elif command == _STATUS and length:
+            one = bool(flags & _REQ_ONE)
+            self._ask_status(cookie, self._contexts, offset, length, one)
         else:  # CACHE, which is only advice, and everything of length zero
-            self._send_done(cookie)
+            self._send(self._form.done(cookie, offset))
+
+    def _ask_status(
+        self, cookie: int, contexts: dict[int, str], offset: int, length: int, one: bool
+    ) -> None:
+        self._requests += 1
+        done = partial(self._status_done, cookie, offset)
+        ask_status(self._export, contexts, offset, length, one, done)
 
     def _judge(self, flags: int, command: int, offset: int, length: int) -> Refusal | None:
         """What is wrong with a request, if anything."""
@@ -281,24 +289,33 @@ class Transmission:
             payload, self._payload = self._payload, None
             if payload is None:
                 assert self._refused is not None
-                self._send_error(cookie, *self._refused)
+                self._send(self._form.error(cookie, offset, *self._refused))
             else:
                 self._requests += 1
                 self._bytes += len(payload)
-                done = partial(self._done, cookie, len(payload))
+                done = partial(self._done, cookie, offset, len(payload))
                 self._export.write(offset, payload, fua, done)
         return step
 
-    def _done(self, cookie: int, counted: int, errno: int, _data: Buffer | None) -> None:
+    def _done(
+        self, cookie: int, offset: int, counted: int, errno: int, _data: Buffer | None
+    ) -> None:
         """The export has answered a request that yields no data."""
         self._requests -= 1
         self._bytes -= counted
         assert self._requests >= 0, "an export answered a request twice"
         if errno:
-            error = nbd_error(errno)
-            self._send_error(cookie, error, ERROR_TEXT[error])
+            self._send_errno(cookie, offset, errno)
         else:
-            self._send_done(cookie)
+            self._send(self._form.done(cookie, offset))
+
+    def _status_done(self, cookie: int, offset: int, errno: int, status: Status) -> None:
+        """The export has described a range in every selected context."""
+        self._requests -= 1
+        if errno:
+            self._send_errno(cookie, offset, errno)
+        else:
+            self._send(self._form.status(cookie, offset, status))
 
     def _read_done(
         self, cookie: int, offset: int, length: int, errno: int, data: Buffer | None
@@ -308,26 +325,15 @@ class Transmission:
         self._bytes -= length
         assert self._requests >= 0, "an export answered a request twice"
         if errno or data is None:
-            error = nbd_error(errno)
-            self._send_error(cookie, error, ERROR_TEXT[error])
+            self._send_errno(cookie, offset, errno)
             return
         assert len(data) == length, "an export answered a read with another length"
-        if self._structured:
-            head = CHUNK_WITH_OFFSET.pack(CHUNK_MAGIC, _DONE, _DATA, cookie, length + 8, offset)
-        else:
-            head = SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
-        self._send(head, more=True)
+        self._send(self._form.data(cookie, offset, length), more=True)
         self._send(data)
 
-    def _send_done(self, cookie: int) -> None:
-        self._send(SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie))
-
-    def _send_error(self, cookie: int, error: Error, text: str) -> None:
-        if self._structured:
-            body = ErrorChunk.build({"error": int(error), "message": wire_text(text), "rest": b""})
-            self._send(CHUNK_HEADER.pack(CHUNK_MAGIC, _DONE, _ERROR, cookie, len(body)) + body)
-        else:
-            self._send(SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, int(error), cookie))
+    def _send_errno(self, cookie: int, offset: int, errno: int) -> None:
+        error = nbd_error(errno)
+        self._send(self._form.error(cookie, offset, error, ERROR_TEXT[error]))
 
     def _send(self, reply: Buffer, *, more: bool = False) -> None:
         if self._closed:

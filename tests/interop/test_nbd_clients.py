@@ -89,6 +89,33 @@ def test_refused_exports_tell_why(server: Served, exports: MemoryExports) -> Non
     assert "disk is Secondary here: promote it first" in told
 
 
+def test_nbdinfo_and_qemu_map_what_is_allocated(server: Served, disk: MemoryDisk) -> None:
+    need("nbdinfo", "qemu-img")
+    disk.put(1 << 20, b"x" * (2 << 20))
+    disk.wipe(2 << 20, 1 << 20, may_unmap=False)
+    told = json.loads(run("nbdinfo", "--json", server.uri("disk")))["exports"][0]
+    assert told["contexts"] == ["base:allocation"]
+    mib = [(n["offset"] >> 20, n["length"] >> 20, n["type"]) for n in mapped(server, "nbdinfo")]
+    assert mib == [(0, 1, 3), (1, 1, 0), (2, 1, 2), (3, 13, 3)]
+    found = mapped(server, "qemu-img")
+    assert sum(extent["length"] for extent in found) == SIZE
+    assert [(e["start"] >> 20, e["data"], e["zero"]) for e in found] == [
+        (0, False, True),
+        (1, True, False),
+        (2, True, True),
+        (3, False, True),
+    ]
+
+
+def mapped(server: Served, tool: str) -> list[dict[str, int]]:
+    if tool == "nbdinfo":
+        output = run("nbdinfo", "--map", "--json", server.uri("disk"))
+    else:
+        output = run("qemu-img", "map", "-f", "raw", "--output=json", server.uri("disk"))
+    found: list[dict[str, int]] = json.loads(output)
+    return found
+
+
 @pytest.mark.parametrize(
     "options",
     [

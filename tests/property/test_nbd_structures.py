@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbd import protocol as p
+from nbd.reply_forms import StructuredReplies
+from tests.support.nbd_bytes import replies
 
 u16, u32, u64 = (st.integers(0, (1 << bits) - 1) for bits in (16, 32, 64))
 raw = st.binary(max_size=300)
@@ -24,6 +26,8 @@ FORMS: list[tuple[Any, dict[str, st.SearchStrategy[Any]]]] = [
     (p.InfoExport, {"size": u64, "flags": u16}),
     (p.InfoBlockSize, {"minimum": u32, "preferred": u32, "maximum_payload": u32}),
     (p.InfoText, {"type": u16, "text": raw}),
+    (p.MetaQuery, {"name": raw, "queries": st.lists(raw, max_size=5)}),
+    (p.MetaContextReply, {"id": u32, "name": raw}),
     (p.OffsetData, {"offset": u64, "data": raw}),
     (p.OffsetHole, {"offset": u64, "length": u32}),
     (p.ErrorChunk, {"error": u32, "message": raw, "rest": raw}),
@@ -84,6 +88,22 @@ def test_the_read_chunk_is_a_chunk_header_with_an_offset(
     )
     fast = p.CHUNK_WITH_OFFSET.pack(p.CHUNK_MAGIC, 1, 1, cookie, len(content) + 8, offset)
     assert fast + content == head + p.OffsetData.build({"offset": offset, "data": content})
+
+
+@settings(deadline=None)
+@given(
+    cookie=u64,
+    status=st.dictionaries(
+        u32, st.lists(st.tuples(st.integers(1, (1 << 32) - 1), u32), min_size=1), min_size=1
+    ),
+)
+def test_block_status_chunks_are_what_construct_describes(
+    cookie: int, status: dict[int, list[tuple[int, int]]]
+) -> None:
+    said = replies(StructuredReplies().status(cookie, 0, status))
+    assert [(answer.form, answer.cookie, answer.extents) for answer in said] == [
+        ("chunk", cookie, status)
+    ]
 
 
 @settings(deadline=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nbd.handshake import Handshake
 from nbd.protocol import (
@@ -12,10 +12,12 @@ from nbd.protocol import (
     REQUEST_MAGIC,
     SIMPLE_REPLY,
     SIMPLE_REPLY_MAGIC,
+    BlockStatus,
     Chunk,
     Command,
     ErrorChunk,
     InfoRequest,
+    MetaQuery,
     OptionReply,
     OptionRequest,
 )
@@ -30,6 +32,12 @@ def option(number: int, data: bytes = b"") -> bytes:
 
 def go(name: str = "", *infos: int, number: int = 7) -> bytes:
     return option(number, InfoRequest.build({"name": name.encode(), "infos": list(infos)}))
+
+
+def meta(number: int, name: str, *queries: str) -> bytes:
+    """LIST_META_CONTEXT (9) or SET_META_CONTEXT (10)."""
+    fields = {"name": name.encode(), "queries": [query.encode() for query in queries]}
+    return option(number, MetaQuery.build(fields))
 
 
 def request(
@@ -58,13 +66,14 @@ def option_replies(raw: bytes) -> list[tuple[int, int, bytes]]:
 
 @dataclass
 class Said:
-    """One reply: its form ("simple" or "chunk"), error and text, and a read's data."""
+    """One reply: its form ("simple" or "chunk"), error and text, a read's data, extents by id."""
 
     form: str
     cookie: int
     error: int = 0
     text: str = ""
     data: bytes = b""
+    extents: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
 
 def replies(raw: bytes, read_lengths: dict[int, int] | None = None) -> list[Said]:
@@ -82,7 +91,15 @@ def replies(raw: bytes, read_lengths: dict[int, int] | None = None) -> list[Said
         _, flags, kind, cookie, length = CHUNK_HEADER.unpack_from(raw)
         payload, raw = raw[20 : 20 + length], raw[20 + length :]
         assert len(payload) == length
-        assert flags == 1, "every chunk of this server is the last of its reply"
+        if kind == Chunk.BLOCK_STATUS:
+            told = BlockStatus.parse(payload)
+            extents = {told.context: [tuple(extent) for extent in told.extents]}
+            if found and found[-1].form == "more":
+                assert found[-1].cookie == cookie
+                extents = found.pop().extents | extents
+            found.append(Said("chunk" if flags else "more", cookie, extents=extents))
+            continue
+        assert flags == 1, "every other chunk of this server is the last of its reply"
         if kind == Chunk.ERROR:
             told = ErrorChunk.parse(payload)
             assert told.rest == b""

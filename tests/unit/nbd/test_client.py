@@ -12,6 +12,7 @@ from nbd.protocol import (
     CHUNK_MAGIC,
     SIMPLE_REPLY,
     SIMPLE_REPLY_MAGIC,
+    BlockStatus,
     Chunk,
     Command,
     ErrorChunk,
@@ -52,6 +53,45 @@ def test_data_and_holes_in_any_order_make_one_answer() -> None:
         again.receive(bytearray(raw), used)
         assert [a.data for a in again.answers] == [bytes(6) + b"yz"]
     assert replies.receive(bytearray(b"??" + raw), 2) == len(raw)
+
+
+def status(number: int, *extents: tuple[int, int]) -> bytes:
+    body = BlockStatus.build({"context": number, "extents": extents})
+    return chunk(Chunk.BLOCK_STATUS, body, flags=0)
+
+
+def describing() -> Replies:
+    replies = Replies(True, {1: "base:allocation", 7: "x-a:b"})
+    replies.pending[1] = Request(Command.BLOCK_STATUS, 0, 100)
+    return replies
+
+
+def test_descriptions_in_every_context_make_one_answer() -> None:
+    replies = describing()
+    raw = status(7, (100, 1)) + status(1, (60, 0), (9999, 3)) + chunk(0)
+    replies.receive(bytearray(raw), 0)
+    assert replies.answers[0].extents == {
+        "base:allocation": [(60, 0), (9999, 3)],
+        "x-a:b": [(100, 1)],
+    }
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        chunk(0),  # nothing described
+        status(1, (100, 0)) + chunk(0),  # a context is missing
+        status(2, (100, 0)),  # a context that was not selected
+        status(1, (100, 0)) + status(1, (100, 0)),  # twice
+        status(1, (0, 0), (100, 0)),
+        status(1),
+        status(1, (100, 0), (1, 0)),  # more than was asked for
+        chunk(Chunk.BLOCK_STATUS, b"\0\0\0\1" + b"x" * 9, flags=0),
+    ],
+)
+def test_false_descriptions_are_errors(raw: bytes) -> None:
+    with pytest.raises(NbdError):
+        describing().receive(bytearray(raw), 0)
 
 
 def test_an_error_chunk_carries_its_sentence() -> None:

@@ -108,6 +108,18 @@ def test_tcp_and_export_name_work_as_well(server: Served) -> None:
         client.disc()
 
 
+def test_a_client_learns_what_is_allocated(server: Served, exports: MemoryExports) -> None:
+    disk_of(exports).put(4096, b"x")
+    with server.connect() as client:
+        assert client.contexts("disk") == ["base:allocation"]
+        assert client.contexts("disk", "unknown:") == []
+        client.open("disk", contexts=["base:allocation", "unknown:leaf"])
+        told = {"base:allocation": [(4096, 3), (4096, 0), (SIZE - 8192, 3)]}
+        assert client.block_status(0, SIZE) == told
+        assert client.block_status(0, SIZE, one=True) == {"base:allocation": [(4096, 3)]}
+        assert client.block_status(5000, 100) == {"base:allocation": [(100, 0)]}
+
+
 def test_errors_carry_sentences(server: Served, exports: MemoryExports) -> None:
     with server.connect() as client:
         client.open("disk")

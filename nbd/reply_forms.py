@@ -1,0 +1,101 @@
+"""The forms in which a server answers requests: simple replies, and structured chunks.
+
+Each method builds one whole reply, but ``data``, which is the head before a read's bytes. offset
+and length are those of the request. Source: proto.md, "Transmission phase".
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Protocol
+
+from nbd.block_status import Status
+from nbd.protocol import (
+    CHUNK_HEADER,
+    CHUNK_MAGIC,
+    CHUNK_WITH_OFFSET,
+    SIMPLE_REPLY,
+    SIMPLE_REPLY_MAGIC,
+    Chunk,
+    ChunkFlag,
+    Error,
+    ErrorChunk,
+    wire_text,
+)
+
+_DONE = int(ChunkFlag.DONE)
+_NONE, _DATA, _STATUS, _ERROR = (
+    int(Chunk.NONE),
+    int(Chunk.OFFSET_DATA),
+    int(Chunk.BLOCK_STATUS),
+    int(Chunk.ERROR),
+)
+
+
+class ReplyForm(Protocol):
+    """How one connection's replies look."""
+
+    def done(self, cookie: int, offset: int) -> bytes:
+        """Success of a command that yields nothing."""
+
+    def data(self, cookie: int, offset: int, length: int) -> bytes:
+        """What precedes the bytes of a read."""
+
+    def nothing_read(self, cookie: int, offset: int) -> bytes:
+        """Success of a read of no bytes."""
+
+    def error(self, cookie: int, offset: int, error: Error, text: str) -> bytes:
+        """Failure."""
+
+    def status(self, cookie: int, offset: int, status: Status) -> bytes:
+        """The extents of every selected context."""
+
+
+class SimpleReplies:
+    """What every client understands. There are no contexts here, and so no status."""
+
+    def done(self, cookie: int, offset: int) -> bytes:
+        return SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
+
+    def data(self, cookie: int, offset: int, length: int) -> bytes:
+        return SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
+
+    nothing_read = done
+
+    def error(self, cookie: int, offset: int, error: Error, text: str) -> bytes:
+        return SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, int(error), cookie)
+
+    def status(self, cookie: int, offset: int, status: Status) -> bytes:
+        raise AssertionError("meta contexts were selected without structured replies")
+
+
+class StructuredReplies:
+    """Chunks; only success without a payload stays simple, which is legal and shorter."""
+
+    def done(self, cookie: int, offset: int) -> bytes:
+        return SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
+
+    def data(self, cookie: int, offset: int, length: int) -> bytes:
+        return CHUNK_WITH_OFFSET.pack(CHUNK_MAGIC, _DONE, _DATA, cookie, length + 8, offset)
+
+    def nothing_read(self, cookie: int, offset: int) -> bytes:
+        return CHUNK_HEADER.pack(CHUNK_MAGIC, _DONE, _NONE, cookie, 0)
+
+    def error(self, cookie: int, offset: int, error: Error, text: str) -> bytes:
+        body = error_body(error, text)
+        return CHUNK_HEADER.pack(CHUNK_MAGIC, _DONE, _ERROR, cookie, len(body)) + body
+
+    def status(self, cookie: int, offset: int, status: Status) -> bytes:
+        chunks: list[bytes] = []
+        for number, extents in status.items():
+            flags = _DONE if len(chunks) == len(status) - 1 else 0
+            flat = [value for extent in extents for value in extent]
+            body = struct.pack(f"!I{len(flat)}I", number, *flat)
+            chunks.append(CHUNK_HEADER.pack(CHUNK_MAGIC, flags, _STATUS, cookie, len(body)) + body)
+        return b"".join(chunks)
+
+
+def error_body(error: Error, text: str) -> bytes:
+    """The payload of an error chunk."""
+    body: bytes = ErrorChunk.build({"error": int(error), "message": wire_text(text), "rest": b""})
+    return body
