@@ -79,14 +79,44 @@ class MetaStore:
             self._write_superblock()
 
     def _write_superblock(self) -> None:
+        """Write it as it is now, after the bitmap if it takes a warning back."""
         wanted = self.superblock()
-        block = wanted.encode()
-        wishes, self._wishes = self._wishes, []
-        if block == self._durable:
+        if wanted.encode() == self._durable:
+            wishes, self._wishes = self._wishes, []
             for told in wishes:
                 self._ctx.defer(lambda told=told: told(True))  # type: ignore[misc]
             return
         self._writing = True
+        if self._takes_back_a_warning(wanted):
+            self.write_bitmap(self._bitmap_written)
+        else:
+            self._put_superblock()
+
+    def _takes_back_a_warning(self, wanted: Superblock) -> bool:
+        """Whether a crash after this write would no longer look for blocks out of sync.
+
+        It would not apply the activity log any more, or not resync the peer or ourselves: then the
+        bitmap on disk has to be as it is in memory.
+        """
+        base = self._base
+        warnings = MdFlag.PRIMARY_IND | MdFlag.CRASHED_PRIMARY
+        return bool(
+            MdFlag(base.flags) & ~wanted.flags & warnings
+            or wanted.flags & ~base.flags & MdFlag.CONSISTENT
+            or (base.uuids.bitmap and not wanted.uuids.bitmap)
+        )
+
+    def _bitmap_written(self, ok: bool) -> None:
+        if ok:
+            self._put_superblock()
+        else:
+            self._writing = False
+            self._refuse_waiting()
+
+    def _put_superblock(self) -> None:
+        wanted = self.superblock()
+        block = wanted.encode()
+        wishes, self._wishes = self._wishes, []
         self._base = wanted
         layout = self._volume.layout
         assert layout is not None

@@ -31,6 +31,7 @@ _READABLE: Final = frozenset({_D.INCONSISTENT, _D.CONSISTENT, _D.UP_TO_DATE})
 _GONE: Final = frozenset(
     {_D.DISKLESS, _D.ATTACHING, _D.FAILED, _D.NEGOTIATING, _D.DUNKNOWN, _D.OUTDATED}
 )
+_SOURCE: Final = frozenset({ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S})
 _GONE_FOR_SURE: Final = frozenset({_D.DISKLESS, _D.FAILED, _D.OUTDATED})
 
 
@@ -55,6 +56,8 @@ def lost_peer_data(old: State, new: State) -> bool:
     """The part of G1 and G4 that needs no UUIDs: data written from now on will miss at the peer."""
     if new.disk != _D.UP_TO_DATE:
         return False
+    if old.conn in _SOURCE and new.conn < ConnState.CONNECTED and new.role == Role.PRIMARY:
+        return True  # it may have finished the resync, unseen
     lost = (old.pdsk in _READABLE and new.pdsk in _GONE) or (
         old.pdsk == _D.DUNKNOWN and new.pdsk in _GONE_FOR_SURE
     )
@@ -74,8 +77,7 @@ def rotation_after(old: State, new: State, uuids: UuidSet) -> Rotation:
         return Rotation.KEEP
     if uuids.bitmap == 0:
         return Rotation.NEW_CURRENT
-    was_source = old.conn in (ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S)
-    return Rotation.BRANCH if was_source and new.role == Role.PRIMARY else Rotation.KEEP
+    return Rotation.BRANCH if old.conn in _SOURCE and new.role == Role.PRIMARY else Rotation.KEEP
 
 
 def rotation_at_promotion(state: State, uuids: UuidSet, *, forced: bool) -> Rotation:

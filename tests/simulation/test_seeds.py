@@ -18,6 +18,10 @@ ONCE_FAILED = (
     1505,  # as 1014, two volumes
     2133,  # what a killed process left in the cache was copied to the peer, then lost by power cut
     4307,  # a late answer of an aborted resync dropped the connection
+    10936,  # a sync source alone, its target done unseen: writes without a generation of their own
+    12027,  # the generations met before the cleared bitmap was on disk: bits for ever
+    12033,  # the Primary mark was taken back though the bitmap could not be written
+    12517,  # as 10936, two volumes
     5183,  # an acknowledgement on the meta socket counted as noise in a bitmap transfer
 )
 
