@@ -24,11 +24,14 @@ from nbd.link import Link, LinkError
 from nbd.protocol import (
     COMPACT_REQUEST,
     EXPORT_NAME_PADDING,
+    EXTENDED_REQUEST,
+    EXTENDED_REQUEST_MAGIC,
     NBD_MAGIC,
     OLDSTYLE_MAGIC,
     OPTION_MAGIC,
     REPLY_ERROR_BIT,
     REQUEST_MAGIC,
+    BlockStatusPayload,
     ClientFlags,
     Command,
     CommandFlag,
@@ -91,6 +94,7 @@ class Client:
         self._link = Link(sock, timeout_s)
         self._replies = Replies(structured=False)
         self._structured = False
+        self._extended = False
         self._cookie = 0
         self.export: ExportInfo | None = None
         try:
@@ -159,24 +163,23 @@ class Client:
         structured: bool = True,
         block_sizes: bool = True,
         contexts: Iterable[str] = (),
+        extended: bool = False,
     ) -> ExportInfo:
         """Enter transmission on an export.
 
         structured: ask for structured replies, which carry sentences with errors. block_sizes: ask
         for, and so promise to obey, the block sizes; without, any alignment must work. contexts:
-        meta contexts for ``block_status``; those the export does not offer are left out.
+        meta contexts for ``block_status``; those the export does not offer are left out. extended:
+        ask for extended headers, which allow lengths above 4 GiB; falls back to structured replies.
         """
-        if structured and not self._structured:
-            try:
-                self._ask(Option.STRUCTURED_REPLY)
-                self._structured = True
-            except NbdError as refused:
-                if refused.code is None:
-                    raise
+        if extended and not self._extended:
+            self._extended = self._agreed(Option.EXTENDED_HEADERS)
+        if structured and not self._structured and not self._extended:
+            self._structured = self._agreed(Option.STRUCTURED_REPLY)
         wanted = tuple(contexts)
         selected = dict(self._meta(Option.SET_META_CONTEXT, name, wanted)) if wanted else {}
         self.export = self._info(Option.GO, name, block_sizes=block_sizes)
-        self._replies = Replies(self._structured, selected)
+        self._replies = Replies(self._structured, selected, self._extended)
         return self.export
 
     def open_export_name(self, name: str = "") -> ExportInfo:
@@ -228,6 +231,16 @@ class Client:
             if head.type == Reply.ACK:
                 return replies
             replies.append((head.type, body))
+
+    def _agreed(self, option: Option) -> bool:
+        """Does the server agree to an option?"""
+        try:
+            self._ask(option)
+        except NbdError as refused:
+            if refused.code is None:
+                raise
+            return False
+        return True
 
     def _meta(self, option: Option, name: str, queries: Iterable[str]) -> Contexts:
         fields = {"name": name.encode(), "queries": [query.encode() for query in queries]}
@@ -282,11 +295,21 @@ class Client:
         """Say that the range will be read soon."""
         self._wait(self.submit(Command.CACHE, offset, length))
 
-    def block_status(self, offset: int, length: int, *, one: bool = False) -> Described:
+    def block_status(
+        self, offset: int, length: int, *, one: bool = False, contexts: Iterable[str] = ()
+    ) -> Described:
         """Describe a range in the contexts that were selected with ``open``; the description may
-        end early. one: a single extent."""
+        end early. one: a single extent. contexts: only in these (if the server offers the flag
+        BLOCK_STATUS_PAYLOAD)."""
         flags = CommandFlag.REQ_ONE if one else 0
-        return self._wait(self.submit(Command.BLOCK_STATUS, offset, length, flags=flags)).extents
+        data = b""
+        chosen = [self._replies.ids[name] for name in contexts]
+        if chosen:
+            data = BlockStatusPayload.build({"length": length, "contexts": chosen})
+        cookie = self.submit(
+            Command.BLOCK_STATUS, offset, length, data=data, flags=flags, contexts=len(chosen)
+        )
+        return self._wait(cookie).extents
 
     def flush(self) -> None:
         """Make everything that was answered stable."""
@@ -294,7 +317,7 @@ class Client:
 
     def disc(self) -> None:
         """Say goodbye, let everything in flight finish and wait for the server to close."""
-        self._link.put(COMPACT_REQUEST.pack(REQUEST_MAGIC, 0, Command.DISC, 0, 0, 0))
+        self._put(Command.DISC)
         try:
             while True:
                 self._exchange(self._link.unused + 1)
@@ -318,16 +341,26 @@ class Client:
         return self.submit(Command.WRITE, offset, len(data), data=data, flags=flags)
 
     def submit(
-        self, command: int, offset: int = 0, length: int = 0, *, data: Buffer = b"", flags: int = 0
+        self,
+        command: int,
+        offset: int = 0,
+        length: int = 0,
+        *,
+        data: Buffer = b"",
+        flags: int = 0,
+        contexts: int = 0,
     ) -> int:
-        """Begin any request; returns its cookie. What is sent is not judged here."""
+        """Begin any request; returns its cookie. What is sent is not judged here. contexts: how
+        many a BLOCK_STATUS names in *data*."""
         if self.export is None:
             raise NbdError("no export is open")
         self._cookie += 1
         cookie = self._cookie
-        self._replies.pending[cookie] = Request(command, offset, length)
-        head = COMPACT_REQUEST.pack(REQUEST_MAGIC, flags, command, cookie, offset, length)
-        self._link.put(head)
+        self._replies.pending[cookie] = Request(command, offset, length, contexts)
+        if self._extended and (data or command == Command.WRITE):
+            self._put(command, flags | CommandFlag.PAYLOAD_LEN, cookie, offset, len(data))
+        else:
+            self._put(command, flags, cookie, offset, length)
         if data:
             self._link.put(data)
         if self._link.out_bytes >= SEND_BYTES:
@@ -394,6 +427,17 @@ class Client:
             self._exchange(self._link.unused + 1)
 
     # --- bytes ---
+
+    def _put(
+        self, command: int, flags: int = 0, cookie: int = 0, offset: int = 0, length: int = 0
+    ) -> None:
+        if self._extended:
+            head = EXTENDED_REQUEST.pack(
+                EXTENDED_REQUEST_MAGIC, flags, command, cookie, offset, length
+            )
+        else:
+            head = COMPACT_REQUEST.pack(REQUEST_MAGIC, flags, command, cookie, offset, length)
+        self._link.put(head)
 
     def _parse(self) -> None:
         """See which answers the received bytes complete."""

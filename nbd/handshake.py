@@ -6,7 +6,7 @@ Rules: an option that is unknown, malformed or too long is answered with an erro
 stays in step; only what would let a stranger hold memory or break the framing ends the connection
 (wrong magic, unknown client flags, option data above 1 MiB, more than 1024 options). What a client
 sent is never echoed in a message. Nothing of a client is believed before GO or EXPORT_NAME opened
-an export. TLS and extended headers are answered UNSUP. Source: proto.md.
+an export. TLS is answered UNSUP. Source: proto.md.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _KNOWN = frozenset(
         Option.GO,
         Option.LIST_META_CONTEXT,
         Option.SET_META_CONTEXT,
+        Option.EXTENDED_HEADERS,
     )
 )
 """Options beside ABORT and EXPORT_NAME, which are answered in their own ways."""
@@ -66,7 +67,8 @@ class Opened:
     """How a negotiation ended well: what the transmission phase has to know.
 
     keeps_block_sizes: the client asked for the block sizes in GO and so promised to obey them.
-    contexts: the meta contexts it selected for this export, by id.
+    contexts: the meta contexts it selected for this export, by id. extended: the headers of
+    requests and replies are extended ones (structured says nothing then).
     """
 
     name: str
@@ -74,10 +76,14 @@ class Opened:
     structured: bool
     keeps_block_sizes: bool
     contexts: dict[int, str] = field(default_factory=dict)
+    extended: bool = False
 
 
-def transmission_flags(geometry: Geometry, structured: bool) -> TransmissionFlag:
-    """The flags of an export: what a client may send it."""
+def transmission_flags(
+    geometry: Geometry, structured: bool, status_payload: bool = False
+) -> TransmissionFlag:
+    """The flags of an export: what a client may send it. structured: or extended; status_payload:
+    extended, and contexts were selected."""
     flag = TransmissionFlag
     flags = flag.HAS_FLAGS | flag.SEND_FLUSH | flag.SEND_FUA | flag.SEND_CACHE
     if geometry.read_only:
@@ -92,6 +98,8 @@ def transmission_flags(geometry: Geometry, structured: bool) -> TransmissionFlag
         flags |= flag.CAN_MULTI_CONN
     if structured:
         flags |= flag.SEND_DF
+    if status_payload:
+        flags |= flag.BLOCK_STATUS_PAYLOAD
     return flags
 
 
@@ -109,6 +117,7 @@ class Handshake:
         self._reply_bytes = 0
         self._client_flags: HandshakeFlag | None = None
         self._structured = False
+        self._extended = False
         self._selected: tuple[str, dict[int, str]] = ("", {})
         """Meta contexts, and the export they were selected for."""
         self._options = 0
@@ -217,6 +226,11 @@ class Handshake:
             for name, description in self._exports.names():
                 fields = {"name": wire_text(name), "description": wire_text(description)}
                 self._reply(option, Reply.SERVER, ServerReply.build(fields))
+        elif option == Option.EXTENDED_HEADERS:
+            self._extended = True
+        elif self._extended:
+            text = "extended headers were negotiated already"
+            raise MalformedError(Reply.ERR_EXT_HEADER_REQD, text)
         else:
             self._structured = True
         self._reply(option, Reply.ACK)
@@ -233,12 +247,14 @@ class Handshake:
         self._reply(option, Reply.ACK)
         if not isinstance(found, Geometry):
             keeps = Info.BLOCK_SIZE in asked
-            self.opened = Opened(name, found, self._structured, keeps, self._contexts_of(name))
+            self.opened = Opened(
+                name, found, self._structured, keeps, self._contexts_of(name), self._extended
+            )
 
     def _on_meta_context(self, option: int, data: bytes) -> None:
         listing = option == Option.LIST_META_CONTEXT
-        if not listing and not self._structured:
-            text = "meta contexts need structured replies"
+        if not listing and not self._structured and not self._extended:
+            text = "meta contexts need structured replies or extended headers"
             raise MalformedError(Reply.ERR_INVALID, text)
         name, queries = meta_query(data)
         found = self._exports.look(name)
@@ -263,7 +279,9 @@ class Handshake:
         self._reply(option, kind, refused.text)
 
     def _infos(self, name: str, geometry: Geometry, asked: set[int]) -> list[bytes]:
-        flags = int(transmission_flags(geometry, self._structured))
+        chunks = self._structured or self._extended
+        status_payload = self._extended and bool(self._contexts_of(name))
+        flags = int(transmission_flags(geometry, chunks, status_payload))
         parts = [InfoExport.build({"size": geometry.size, "flags": flags})]
         if Info.NAME in asked:
             parts.append(InfoText.build({"type": Info.NAME, "text": wire_text(name)}))
@@ -289,6 +307,9 @@ class Handshake:
             return
         if self.stopping:
             self.ended = "EXPORT_NAME: the server is shutting down"
+            return
+        if self._extended:
+            self.ended = "EXPORT_NAME: extended headers were negotiated, which demand GO"
             return
         found = self._exports.open(name)
         if isinstance(found, Refused):

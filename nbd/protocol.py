@@ -1,8 +1,8 @@
 """The numbers and structures of the NBD protocol, so that every other file speaks in names.
 
 All integers on the wire are unsigned and big-endian; sizes and offsets are bytes; strings are
-UTF-8 without a final NUL. ``construct`` describes every structure; the three that each request
-needs have a ``struct`` twin (``COMPACT_REQUEST``, ``SIMPLE_REPLY``, ``CHUNK_HEADER``), which a
+UTF-8 without a final NUL. ``construct`` describes every structure; those that each request needs
+have a ``struct`` twin (``COMPACT_REQUEST``, ``SIMPLE_REPLY``, ``CHUNK_HEADER``, ...), which a
 property test holds equal. Source: the NBD protocol document (doc/proto.md of the nbd project).
 """
 
@@ -32,6 +32,8 @@ OPTION_REPLY_MAGIC = 0x0003E889045565A9
 REQUEST_MAGIC = 0x25609513
 SIMPLE_REPLY_MAGIC = 0x67446698
 CHUNK_MAGIC = 0x668E33EF
+EXTENDED_REQUEST_MAGIC = 0x21E41C71
+EXTENDED_CHUNK_MAGIC = 0x6E8A278C
 
 DEFAULT_PORT = 10809
 """The port IANA gave to NBD."""
@@ -65,6 +67,7 @@ class TransmissionFlag(IntFlag):
     SEND_RESIZE = 1 << 9
     SEND_CACHE = 1 << 10
     SEND_FAST_ZERO = 1 << 11
+    BLOCK_STATUS_PAYLOAD = 1 << 12
 
 
 class Option(IntEnum):
@@ -159,6 +162,7 @@ class Chunk(IntEnum):
     OFFSET_DATA = 1
     OFFSET_HOLE = 2
     BLOCK_STATUS = 5
+    BLOCK_STATUS_EXT = 6
     ERROR = 0x8001
     ERROR_OFFSET = 0x8002
 
@@ -266,6 +270,14 @@ CompactRequest = Struct(
     "offset" / Int64ub,
     "length" / Int32ub,
 )
+ExtendedRequest = Struct(
+    "magic" / Const(EXTENDED_REQUEST_MAGIC, Int32ub),
+    "flags" / Int16ub,
+    "command" / Int16ub,
+    "cookie" / Int64ub,
+    "offset" / Int64ub,
+    "length" / Int64ub,
+)
 SimpleReply = Struct(
     "magic" / Const(SIMPLE_REPLY_MAGIC, Int32ub),
     "error" / Int32ub,
@@ -277,6 +289,14 @@ ChunkHeader = Struct(
     "type" / Int16ub,
     "cookie" / Int64ub,
     "length" / Int32ub,
+)
+ExtendedChunkHeader = Struct(
+    "magic" / Const(EXTENDED_CHUNK_MAGIC, Int32ub),
+    "flags" / Int16ub,
+    "type" / Int16ub,
+    "cookie" / Int64ub,
+    "offset" / Int64ub,
+    "length" / Int64ub,
 )
 OffsetData = Struct("offset" / Int64ub, "data" / GreedyBytes)
 OffsetHole = Struct("offset" / Int64ub, "length" / Int32ub)
@@ -290,11 +310,21 @@ BlockStatus = Struct(
     "extents" / GreedyRange(Int32ub[2]),
     Terminated,
 )
+BlockStatusExt = Struct(
+    "context" / Int32ub,
+    "extents" / PrefixedArray(Int32ub, Int64ub[2]),
+    Terminated,
+)
+BlockStatusPayload = Struct("length" / Int64ub, "contexts" / GreedyRange(Int32ub), Terminated)
 COMPACT_REQUEST = struct.Struct("!IHHQQI")
+EXTENDED_REQUEST = struct.Struct("!IHHQQQ")
 SIMPLE_REPLY = struct.Struct("!IIQ")
 CHUNK_HEADER = struct.Struct("!IHHQI")
 CHUNK_WITH_OFFSET = struct.Struct("!IHHQIQ")
 """A chunk header and the offset that opens the payload of OFFSET_DATA."""
+EXTENDED_CHUNK = struct.Struct("!IHHQQQ")
+EXTENDED_CHUNK_WITH_OFFSET = struct.Struct("!IHHQQQQ")
+"""The same for extended headers."""
 
 
 def wire_text(text: str) -> bytes:

@@ -17,10 +17,13 @@ from nbd.protocol import (
     CHUNK_HEADER,
     CHUNK_MAGIC,
     ERROR_TEXT,
+    EXTENDED_CHUNK,
+    EXTENDED_CHUNK_MAGIC,
     SIMPLE_REPLY,
     SIMPLE_REPLY_MAGIC,
     STRING_MAX,
     BlockStatus,
+    BlockStatusExt,
     Chunk,
     ChunkFlag,
     Command,
@@ -31,8 +34,8 @@ from nbd.protocol import (
 
 CHUNK_OVERHEAD_MAX = STRING_MAX + 64
 """What a chunk may hold beside the request's data: an error's message, an offset."""
-STATUS_BYTES_MAX = 8 << 20
-"""A million extents, the most that the protocol allows."""
+STATUS_BYTES_MAX = 16 << 20
+"""A million extents, the most that the protocol allows, in the longer form."""
 
 
 Described = dict[str, list[tuple[int, int]]]
@@ -69,11 +72,13 @@ class Answer:
 
 @dataclass(slots=True)
 class Request:
-    """A request in flight and what has come of its answer so far."""
+    """A request in flight and what has come of its answer so far. contexts: how many it asks to be
+    described, 0: all."""
 
     command: int
     offset: int
     length: int
+    contexts: int = 0
     data: bytearray | None = None
     covered: int = 0
     error: int = 0
@@ -84,10 +89,18 @@ class Request:
 class Replies:
     """The requests in flight of one connection, and the answers nobody has fetched yet."""
 
-    def __init__(self, structured: bool, contexts: dict[int, str] | None = None) -> None:
-        """contexts: the meta contexts that were selected, by id."""
-        self._structured = structured
+    def __init__(
+        self,
+        structured: bool,
+        contexts: dict[int, str] | None = None,
+        extended: bool = False,
+    ) -> None:
+        """contexts: the meta contexts that were selected, by id. extended: not structured."""
+        self._structured = structured and not extended
+        self._extended = extended
         self._contexts = contexts or {}
+        self.ids = {name: number for number, name in self._contexts.items()}
+        """Of the contexts that were selected."""
         self.pending: dict[int, Request] = {}
         self.answers: list[Answer] = []
 
@@ -98,7 +111,7 @@ class Replies:
         with memoryview(received) as view:
             while end - at >= SIMPLE_REPLY.size:
                 magic, error, cookie = SIMPLE_REPLY.unpack_from(received, at)
-                if magic == SIMPLE_REPLY_MAGIC:
+                if magic == SIMPLE_REPLY_MAGIC and not self._extended:
                     head = SIMPLE_REPLY.size
                     used = self._on_simple(cookie, error, view, at + head)
                 elif magic == CHUNK_MAGIC and self._structured:
@@ -106,6 +119,16 @@ class Replies:
                     if end - at < head:
                         break
                     _, flags, kind, cookie, length = CHUNK_HEADER.unpack_from(received, at)
+                    used = self._on_chunk(cookie, flags, kind, length, view, at + head)
+                elif magic == EXTENDED_CHUNK_MAGIC and self._extended:
+                    head = EXTENDED_CHUNK.size
+                    if end - at < head:
+                        break
+                    _, flags, kind, cookie, offset, length = EXTENDED_CHUNK.unpack_from(
+                        received, at
+                    )
+                    if offset != self._request(cookie).offset:
+                        raise NbdError("the server answered with another offset than was asked")
                     used = self._on_chunk(cookie, flags, kind, length, view, at + head)
                 else:
                     raise NbdError("the server sent something that is not an NBD reply")
@@ -156,8 +179,8 @@ class Replies:
             if hole.length > request.length:
                 raise NbdError("the server told of a hole that was not asked for")
             self._cover(request, hole.offset, bytes(hole.length))
-        elif kind == Chunk.BLOCK_STATUS:
-            told = parsed(BlockStatus, payload)
+        elif kind == (Chunk.BLOCK_STATUS_EXT if self._extended else Chunk.BLOCK_STATUS):
+            told = parsed(BlockStatusExt if self._extended else BlockStatus, payload)
             self._describe(request, told.context, [(size, flags) for size, flags in told.extents])
         elif kind != Chunk.NONE:
             raise NbdError(f"the server sent a chunk of unknown type {kind}")
@@ -191,7 +214,7 @@ class Replies:
         if request.command == Command.READ and request.covered != request.length:
             raise NbdError("the server's answer to a read is not complete")
         asked = request.command == Command.BLOCK_STATUS and request.length
-        if asked and len(request.extents) < len(self._contexts):
+        if asked and len(request.extents) < (request.contexts or len(self._contexts)):
             raise NbdError("the server did not describe every context")
         self.answers.append(
             Answer(cookie, data=bytes(request.data or b""), extents=request.extents)

@@ -1,4 +1,4 @@
-"""The forms in which a server answers requests: simple replies, and structured chunks.
+"""The forms in which a server answers requests: simple replies, structured or extended chunks.
 
 Each method builds one whole reply, but ``data``, which is the head before a read's bytes. offset
 and length are those of the request. Source: proto.md, "Transmission phase".
@@ -14,6 +14,9 @@ from nbd.protocol import (
     CHUNK_HEADER,
     CHUNK_MAGIC,
     CHUNK_WITH_OFFSET,
+    EXTENDED_CHUNK,
+    EXTENDED_CHUNK_MAGIC,
+    EXTENDED_CHUNK_WITH_OFFSET,
     SIMPLE_REPLY,
     SIMPLE_REPLY_MAGIC,
     Chunk,
@@ -24,10 +27,11 @@ from nbd.protocol import (
 )
 
 _DONE = int(ChunkFlag.DONE)
-_NONE, _DATA, _STATUS, _ERROR = (
+_NONE, _DATA, _STATUS, _STATUS_EXT, _ERROR = (
     int(Chunk.NONE),
     int(Chunk.OFFSET_DATA),
     int(Chunk.BLOCK_STATUS),
+    int(Chunk.BLOCK_STATUS_EXT),
     int(Chunk.ERROR),
 )
 
@@ -93,6 +97,36 @@ class StructuredReplies:
             body = struct.pack(f"!I{len(flat)}I", number, *flat)
             chunks.append(CHUNK_HEADER.pack(CHUNK_MAGIC, flags, _STATUS, cookie, len(body)) + body)
         return b"".join(chunks)
+
+
+class ExtendedReplies:
+    """Chunks with 64-bit lengths that repeat the request's offset; nothing is simple any more."""
+
+    def done(self, cookie: int, offset: int) -> bytes:
+        return EXTENDED_CHUNK.pack(EXTENDED_CHUNK_MAGIC, _DONE, _NONE, cookie, offset, 0)
+
+    nothing_read = done
+
+    def data(self, cookie: int, offset: int, length: int) -> bytes:
+        return EXTENDED_CHUNK_WITH_OFFSET.pack(
+            EXTENDED_CHUNK_MAGIC, _DONE, _DATA, cookie, offset, length + 8, offset
+        )
+
+    def error(self, cookie: int, offset: int, error: Error, text: str) -> bytes:
+        return self._chunk(_DONE, _ERROR, cookie, offset, error_body(error, text))
+
+    def status(self, cookie: int, offset: int, status: Status) -> bytes:
+        chunks: list[bytes] = []
+        for number, extents in status.items():
+            flags = _DONE if len(chunks) == len(status) - 1 else 0
+            flat = [value for extent in extents for value in extent]
+            body = struct.pack(f"!II{len(flat)}Q", number, len(extents), *flat)
+            chunks.append(self._chunk(flags, _STATUS_EXT, cookie, offset, body))
+        return b"".join(chunks)
+
+    def _chunk(self, flags: int, kind: int, cookie: int, offset: int, body: bytes) -> bytes:
+        head = EXTENDED_CHUNK.pack(EXTENDED_CHUNK_MAGIC, flags, kind, cookie, offset, len(body))
+        return head + body
 
 
 def error_body(error: Error, text: str) -> bytes:

@@ -324,6 +324,7 @@ class Connection(asyncio.BufferedProtocol):
             promised_alignment=opened.keeps_block_sizes,
             wake=self._wake,
             contexts=opened.contexts,
+            extended=opened.extended,
         )
 
     def _wake(self) -> None:

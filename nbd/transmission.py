@@ -19,13 +19,16 @@ from nbd.export import Buffer, Export
 from nbd.protocol import (
     COMPACT_REQUEST,
     ERROR_TEXT,
+    EXTENDED_REQUEST,
+    EXTENDED_REQUEST_MAGIC,
     REQUEST_MAGIC,
+    BlockStatusPayload,
     Command,
     CommandFlag,
     Error,
     nbd_error,
 )
-from nbd.reply_forms import ReplyForm, SimpleReplies, StructuredReplies
+from nbd.reply_forms import ExtendedReplies, ReplyForm, SimpleReplies, StructuredReplies
 
 REQUESTS_MAX = 128
 """Requests of one connection in flight: what the Linux kernel's client sends at most."""
@@ -42,6 +45,7 @@ _FUA = int(CommandFlag.FUA)
 _DF = int(CommandFlag.DF)
 _NO_HOLE = int(CommandFlag.NO_HOLE)
 _REQ_ONE = int(CommandFlag.REQ_ONE)
+_PAYLOAD_LEN = int(CommandFlag.PAYLOAD_LEN)
 _READ, _WRITE, _DISC, _FLUSH = (
     int(Command.READ),
     int(Command.WRITE),
@@ -54,7 +58,6 @@ _TRIM, _CACHE, _ZERO, _STATUS = (
     int(Command.WRITE_ZEROES),
     int(Command.BLOCK_STATUS),
 )
-_HEADER_BYTES = COMPACT_REQUEST.size
 
 Refusal = tuple[Error, str]
 
@@ -66,7 +69,7 @@ class Transmission:
     become ready at any other time than inside ``receive``. ``ended`` is None until the client said
     DISC ("") or broke the protocol (a sentence): finish what is in flight, then close.
     promised_alignment: the client asked for block sizes and promised to obey them. contexts: the
-    meta contexts it selected, by id.
+    meta contexts it selected, by id. extended: requests and replies have the extended headers.
     """
 
     def __init__(
@@ -77,18 +80,24 @@ class Transmission:
         promised_alignment: bool,
         wake: Callable[[], None],
         contexts: dict[int, str] | None = None,
+        extended: bool = False,
     ) -> None:
         geometry = export.geometry
         self._export = export
         self._contexts = contexts or {}
-        self._form: ReplyForm = StructuredReplies() if structured else SimpleReplies()
+        self._extended = extended
+        self._form: ReplyForm
+        if extended:
+            self._form = ExtendedReplies()
+        else:
+            self._form = StructuredReplies() if structured else SimpleReplies()
         self._wake = wake
         self._size = geometry.size
         self._payload_max = geometry.maximum_payload
         self._misaligned = geometry.minimum_block - 1 if promised_alignment else 0
         self._read_only = geometry.read_only
         self._flags_of = {
-            _READ: _FUA | (_DF if structured else 0),
+            _READ: _FUA | (_DF if structured or extended else 0),
             _WRITE: _FUA,
             _FLUSH: _FUA,
             _CACHE: 0,
@@ -105,10 +114,10 @@ class Transmission:
         self._bytes = 0
         self._receiving = False
         self._closed = False
-        # The WRITE whose payload is arriving: what is here, what is still missing.
+        # The request whose payload is arriving: what is here, what is still missing.
         self._payload: bytearray | None = None
         self._missing = 0
-        self._current: tuple[int, int, bool] = (0, 0, False)  # cookie, offset, fua
+        self._current = (0, 0, 0, 0)  # command, flags, cookie, offset
         self._refused: Refusal | None = None  # its payload is skipped, then this is the answer
         self.ended: str | None = None
         self.stopping = False
@@ -143,8 +152,8 @@ class Transmission:
     def receive(self, data: memoryview) -> int:
         """Carry out every complete request in *data*; returns how many bytes were used.
 
-        Offer the rest again with more. Less than 28 bytes stay unused, except when ``full`` or
-        ``ended``.
+        Offer the rest again with more. Less than a header stays unused, 28 or 32 bytes, except
+        when ``full`` or ``ended``.
         """
         self._receiving = True
         try:
@@ -154,7 +163,10 @@ class Transmission:
 
     def _receive(self, data: memoryview) -> int:
         at, end = 0, len(data)
-        unpack = COMPACT_REQUEST.unpack_from
+        extended = self._extended
+        header = EXTENDED_REQUEST if extended else COMPACT_REQUEST
+        expected = EXTENDED_REQUEST_MAGIC if extended else REQUEST_MAGIC
+        unpack, header_bytes = header.unpack_from, header.size
         read, write = self._export.read, self._export.write
         size, payload_max, misaligned = self._size, self._payload_max, self._misaligned
         while self.ended is None:
@@ -163,13 +175,19 @@ class Transmission:
                 if self._missing:
                     break
                 continue
-            if end - at < _HEADER_BYTES or self.full:
+            if end - at < header_bytes or self.full:
                 break
             magic, flags, command, cookie, offset, length = unpack(data, at)
-            at += _HEADER_BYTES
-            if magic != REQUEST_MAGIC:
+            at += header_bytes
+            if magic != expected:
                 self.ended = "the client sent something that is not an NBD request"
-            elif (  # the two commands that matter for speed, when nothing is odd about them
+                break
+            if extended:
+                if bool(flags & _PAYLOAD_LEN) != (command == _WRITE):
+                    self._on_odd_payload(flags, command, cookie, offset, length)
+                    continue
+                flags &= ~_PAYLOAD_LEN  # it is in order; from here on all requests are alike
+            if (  # the two commands that matter for speed, when nothing is odd about them
                 command <= _WRITE
                 and flags & ~_FUA == 0
                 and 0 < length <= payload_max
@@ -189,7 +207,7 @@ class Transmission:
                     write(offset, bytes(data[at : at + length]), flags == _FUA, done)
                     at += length
                 else:
-                    self._await_payload(cookie, offset, length, bool(flags & _FUA), None)
+                    self._await_payload((command, flags, cookie, offset), length, None)
             else:
                 self._on_request(flags, command, cookie, offset, length)
         return at
@@ -206,7 +224,7 @@ class Transmission:
             if length > DRAIN_MAX:
                 self.ended = f"the client announced a payload of {length} bytes"
             elif length:
-                self._await_payload(cookie, offset, length, fua, refusal)
+                self._await_payload((command, flags, cookie, offset), length, refusal)
             elif refusal:
                 self._send(self._form.error(cookie, offset, *refusal))
             else:
@@ -230,17 +248,62 @@ class Transmission:
             done = partial(self._done, cookie, offset, 0)
             self._export.zero(offset, length, fua, not flags & _NO_HOLE, done)
         elif command == _STATUS and length:
-            one = bool(flags & _REQ_ONE)
-            self._ask_status(cookie, self._contexts, offset, length, one)
+            self._ask_status(flags, cookie, offset, length, self._contexts)
         else:  # CACHE, which is only advice, and everything of length zero
             self._send(self._form.done(cookie, offset))
 
     def _ask_status(
-        self, cookie: int, contexts: dict[int, str], offset: int, length: int, one: bool
+        self, flags: int, cookie: int, offset: int, length: int, contexts: dict[int, str]
     ) -> None:
         self._requests += 1
+        one = bool(flags & _REQ_ONE)
         done = partial(self._status_done, cookie, offset)
         ask_status(self._export, contexts, offset, length, one, done)
+
+    def _on_odd_payload(
+        self, flags: int, command: int, cookie: int, offset: int, length: int
+    ) -> None:
+        """An extended request with a payload that is no WRITE, or a WRITE without one."""
+        if command == _DISC:
+            self.ended = ""
+            return
+        if not flags & _PAYLOAD_LEN:
+            text = "a WRITE must say with PAYLOAD_LEN that its data follow"
+            self._send(self._form.error(cookie, offset, Error.EINVAL, text))
+            return
+        if length > DRAIN_MAX:
+            self.ended = f"the client announced a payload of {length} bytes"
+            return
+        refusal = None
+        if command != _STATUS or not self._contexts:
+            refusal = Error.EINVAL, f"command {command} takes no payload here"
+        elif length > 8 + 4 * len(self._contexts):
+            refusal = Error.EINVAL, "more contexts are named than were selected"
+        if length:
+            self._await_payload((command, flags & ~_PAYLOAD_LEN, cookie, offset), length, refusal)
+        else:
+            refusal = refusal or (Error.EINVAL, "the payload is empty")
+            self._send(self._form.error(cookie, offset, *refusal))
+
+    def _on_status_payload(self, flags: int, cookie: int, offset: int, payload: bytes) -> None:
+        """BLOCK_STATUS with a choice among the selected contexts."""
+        refusal: Refusal | None = None
+        numbers: list[int] = []
+        length = int.from_bytes(payload[:8])
+        if len(payload) < 12 or len(payload) % 4:
+            refusal = Error.EINVAL, "the payload is not a length and context ids"
+        else:
+            numbers = BlockStatusPayload.parse(payload).contexts
+            refusal = self._judge(flags, _STATUS, offset, length)
+        if not refusal and (len(set(numbers)) < len(numbers) or set(numbers) - set(self._contexts)):
+            refusal = Error.EINVAL, "a context was named twice, or was not selected"
+        if refusal:
+            self._send(self._form.error(cookie, offset, *refusal))
+        elif length:
+            chosen = {number: self._contexts[number] for number in numbers}
+            self._ask_status(flags, cookie, offset, length, chosen)
+        else:
+            self._send(self._form.done(cookie, offset))
 
     def _judge(self, flags: int, command: int, offset: int, length: int) -> Refusal | None:
         """What is wrong with a request, if anything."""
@@ -270,9 +333,9 @@ class Transmission:
         return None
 
     def _await_payload(
-        self, cookie: int, offset: int, length: int, fua: bool, refusal: Refusal | None
+        self, request: tuple[int, int, int, int], length: int, refusal: Refusal | None
     ) -> None:
-        self._current = (cookie, offset, fua)
+        self._current = request
         self._missing = length
         self._refused = refusal
         self._payload = None if refusal else bytearray()
@@ -285,16 +348,18 @@ class Transmission:
             self._payload += data[:step]
         self._missing -= step
         if not self._missing:
-            cookie, offset, fua = self._current
+            command, flags, cookie, offset = self._current
             payload, self._payload = self._payload, None
             if payload is None:
                 assert self._refused is not None
                 self._send(self._form.error(cookie, offset, *self._refused))
+            elif command == _STATUS:
+                self._on_status_payload(flags, cookie, offset, bytes(payload))
             else:
                 self._requests += 1
                 self._bytes += len(payload)
                 done = partial(self._done, cookie, offset, len(payload))
-                self._export.write(offset, payload, fua, done)
+                self._export.write(offset, payload, bool(flags & _FUA), done)
         return step
 
     def _done(

@@ -11,16 +11,31 @@ from nbd.client import NbdError
 from nbd.handshake import REPLIES_MAX as HANDSHAKE_REPLIES_MAX
 from nbd.handshake import Handshake
 from nbd.memory import MemoryExport, MemoryExports
-from nbd.protocol import COMPACT_REQUEST, REQUEST_MAGIC, Command
+from nbd.protocol import (
+    BASE_ALLOCATION,
+    COMPACT_REQUEST,
+    EXTENDED_REQUEST,
+    EXTENDED_REQUEST_MAGIC,
+    REQUEST_MAGIC,
+    BlockStatusPayload,
+    Command,
+    CommandFlag,
+)
 from nbd.replies import Replies, Request
 from nbd.transmission import Transmission
-from tests.support.nbd_bytes import CLIENT_FLAGS, go, option, request
+from tests.support.nbd_bytes import CLIENT_FLAGS, go, meta, option, request
 
 SIZE = 4096
 
 options = st.one_of(
     st.builds(option, st.integers(0, 20) | st.integers(0, 0xFFFFFFFF), st.binary(max_size=60)),
     st.builds(go, st.sampled_from(["", "disk", "other"]), st.sampled_from([0, 1, 2, 3, 9])),
+    st.builds(
+        meta,
+        st.sampled_from([9, 10]),
+        st.sampled_from(["", "disk", "other"]),
+        st.sampled_from(["base:", BASE_ALLOCATION, "x:", "rubbish"]),
+    ),
     st.binary(max_size=30),
 )
 handshakes = st.lists(options, max_size=12).map(
@@ -28,6 +43,28 @@ handshakes = st.lists(options, max_size=12).map(
 ) | st.binary(max_size=200)
 
 numbers = st.integers(0, SIZE + 10) | st.sampled_from([1 << 63, (1 << 64) - 1, (1 << 64) - 600])
+
+
+payloads = st.binary(max_size=700) | st.builds(
+    lambda length, numbers: BlockStatusPayload.build({"length": length, "contexts": numbers}),
+    st.integers(0, SIZE + 1),
+    st.lists(st.integers(0, 2), max_size=3),
+)
+
+
+@st.composite
+def extended_requests(draw: st.DrawFn) -> bytes:
+    command = draw(st.integers(0, 9))
+    length = draw(st.integers(0, 700) | st.sampled_from([(1 << 64) - 1, 65 << 20]))
+    flags = draw(st.sampled_from([0, 0, 0, 1, 2, 4, 8, 16, 0x8000]))
+    payload = b""
+    if length <= 700 and draw(st.booleans()):
+        payload = draw(payloads)
+        flags, length = flags | CommandFlag.PAYLOAD_LEN, len(payload)
+    cookie = draw(st.integers(0, (1 << 64) - 1))
+    offset = draw(numbers)
+    head = (EXTENDED_REQUEST_MAGIC, flags, command, cookie, offset, length)
+    return EXTENDED_REQUEST.pack(*head) + payload
 
 
 @st.composite
@@ -43,6 +80,9 @@ def requests(draw: st.DrawFn) -> bytes:
 
 
 transmissions = st.lists(requests() | st.binary(max_size=3), max_size=12).map(b"".join)
+extended_transmissions = st.lists(extended_requests() | st.binary(max_size=3), max_size=12).map(
+    b"".join
+)
 
 
 def cut(raw: bytes, cuts: list[int]) -> list[bytes]:
@@ -76,10 +116,17 @@ def test_a_handshake_ends_the_same_however_its_bytes_arrive(raw: bytes, cuts: li
     assert haggle(cut(raw, cuts)) == haggle([raw])
 
 
-def transmit(pieces: list[bytes], structured: bool) -> tuple[bytes, str | None, bytes]:
+def transmit(
+    pieces: list[bytes], structured: bool, extended: bool = False
+) -> tuple[bytes, str | None, bytes]:
     disk = MemoryExports.single(SIZE, "disk").disks["disk"]
     transmission = Transmission(
-        MemoryExport(disk), structured=structured, promised_alignment=False, wake=lambda: None
+        MemoryExport(disk),
+        structured=structured,
+        promised_alignment=False,
+        wake=lambda: None,
+        contexts={1: BASE_ALLOCATION} if structured else None,
+        extended=extended,
     )
     out, rest = b"", b""
     for piece in pieces:
@@ -87,7 +134,7 @@ def transmit(pieces: list[bytes], structured: bool) -> tuple[bytes, str | None, 
         rest = rest[transmission.receive(memoryview(rest)) :]
         out += b"".join(bytes(reply) for reply in transmission.take())
         if transmission.ended is None:
-            assert len(rest) < 28
+            assert len(rest) < (32 if extended else 28)
     assert transmission.in_flight == 0
     transmission.close()
     return out, transmission.ended, disk.content(0, SIZE)
@@ -103,6 +150,14 @@ def test_requests_end_the_same_however_their_bytes_arrive(
     raw: bytes, cuts: list[int], structured: bool
 ) -> None:
     assert transmit(cut(raw, cuts), structured) == transmit([raw], structured)
+
+
+@settings(deadline=None)
+@given(raw=extended_transmissions, cuts=st.lists(st.integers(1, 60), min_size=1, max_size=5))
+def test_extended_requests_end_the_same_however_their_bytes_arrive(
+    raw: bytes, cuts: list[int]
+) -> None:
+    assert transmit(cut(raw, cuts), True, True) == transmit([raw], True, True)
 
 
 @settings(deadline=None)

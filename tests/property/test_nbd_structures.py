@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbd import protocol as p
-from nbd.reply_forms import StructuredReplies
+from nbd.reply_forms import ExtendedReplies, StructuredReplies
 from tests.support.nbd_bytes import replies
 
 u16, u32, u64 = (st.integers(0, (1 << bits) - 1) for bits in (16, 32, 64))
@@ -27,6 +27,7 @@ FORMS: list[tuple[Any, dict[str, st.SearchStrategy[Any]]]] = [
     (p.InfoBlockSize, {"minimum": u32, "preferred": u32, "maximum_payload": u32}),
     (p.InfoText, {"type": u16, "text": raw}),
     (p.MetaQuery, {"name": raw, "queries": st.lists(raw, max_size=5)}),
+    (p.BlockStatusPayload, {"length": u64, "contexts": st.lists(u32, max_size=5)}),
     (p.MetaContextReply, {"id": u32, "name": raw}),
     (p.OffsetData, {"offset": u64, "data": raw}),
     (p.OffsetHole, {"offset": u64, "length": u32}),
@@ -40,6 +41,18 @@ TWINS: list[tuple[Any, Any, int, dict[str, st.SearchStrategy[Any]]]] = [
         {"flags": u16, "command": u16, "cookie": u64, "offset": u64, "length": u32},
     ),
     (p.SimpleReply, p.SIMPLE_REPLY, p.SIMPLE_REPLY_MAGIC, {"error": u32, "cookie": u64}),
+    (
+        p.ExtendedRequest,
+        p.EXTENDED_REQUEST,
+        p.EXTENDED_REQUEST_MAGIC,
+        {"flags": u16, "command": u16, "cookie": u64, "offset": u64, "length": u64},
+    ),
+    (
+        p.ExtendedChunkHeader,
+        p.EXTENDED_CHUNK,
+        p.EXTENDED_CHUNK_MAGIC,
+        {"flags": u16, "type": u16, "cookie": u64, "offset": u64, "length": u64},
+    ),
     (
         p.ChunkHeader,
         p.CHUNK_HEADER,
@@ -100,10 +113,11 @@ def test_the_read_chunk_is_a_chunk_header_with_an_offset(
 def test_block_status_chunks_are_what_construct_describes(
     cookie: int, status: dict[int, list[tuple[int, int]]]
 ) -> None:
-    said = replies(StructuredReplies().status(cookie, 0, status))
-    assert [(answer.form, answer.cookie, answer.extents) for answer in said] == [
-        ("chunk", cookie, status)
-    ]
+    for form, name in ((StructuredReplies(), "chunk"), (ExtendedReplies(), "extended")):
+        said = replies(form.status(cookie, 0, status))
+        assert [(answer.form, answer.cookie, answer.extents) for answer in said] == [
+            (name, cookie, status)
+        ]
 
 
 @settings(deadline=None)

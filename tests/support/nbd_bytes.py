@@ -9,12 +9,18 @@ from nbd.protocol import (
     CHUNK_HEADER,
     CHUNK_MAGIC,
     COMPACT_REQUEST,
+    EXTENDED_CHUNK,
+    EXTENDED_CHUNK_MAGIC,
+    EXTENDED_REQUEST,
+    EXTENDED_REQUEST_MAGIC,
     REQUEST_MAGIC,
     SIMPLE_REPLY,
     SIMPLE_REPLY_MAGIC,
     BlockStatus,
+    BlockStatusExt,
     Chunk,
     Command,
+    CommandFlag,
     ErrorChunk,
     InfoRequest,
     MetaQuery,
@@ -54,6 +60,22 @@ def request(
     return COMPACT_REQUEST.pack(REQUEST_MAGIC, flags, command, cookie, offset, length) + data
 
 
+def extended(
+    command: int,
+    offset: int = 0,
+    length: int = 0,
+    *,
+    cookie: int = 1,
+    flags: int = 0,
+    data: bytes = b"",
+) -> bytes:
+    """A request with the extended header; with data, PAYLOAD_LEN is set."""
+    if data:
+        flags, length = flags | CommandFlag.PAYLOAD_LEN, length or len(data)
+    head = EXTENDED_REQUEST.pack(EXTENDED_REQUEST_MAGIC, flags, command, cookie, offset, length)
+    return head + data
+
+
 def option_replies(raw: bytes) -> list[tuple[int, int, bytes]]:
     """(option, type, data) of every option reply in *raw*, which holds nothing else."""
     found = []
@@ -74,6 +96,8 @@ class Said:
     text: str = ""
     data: bytes = b""
     extents: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    offset: int = 0
+    """In the header of an extended chunk."""
 
 
 def replies(raw: bytes, read_lengths: dict[int, int] | None = None) -> list[Said]:
@@ -87,30 +111,37 @@ def replies(raw: bytes, read_lengths: dict[int, int] | None = None) -> list[Said
             found.append(Said("simple", cookie, error, "", raw[16 : 16 + length]))
             raw = raw[16 + length :]
             continue
-        assert magic == CHUNK_MAGIC
-        _, flags, kind, cookie, length = CHUNK_HEADER.unpack_from(raw)
-        payload, raw = raw[20 : 20 + length], raw[20 + length :]
+        offset, head, form, status = 0, 20, "chunk", Chunk.BLOCK_STATUS
+        if magic == EXTENDED_CHUNK_MAGIC:
+            head, form, status = 32, "extended", Chunk.BLOCK_STATUS_EXT
+            _, flags, kind, cookie, offset, length = EXTENDED_CHUNK.unpack_from(raw)
+        else:
+            assert magic == CHUNK_MAGIC
+            _, flags, kind, cookie, length = CHUNK_HEADER.unpack_from(raw)
+        payload, raw = raw[head : head + length], raw[head + length :]
         assert len(payload) == length
-        if kind == Chunk.BLOCK_STATUS:
-            told = BlockStatus.parse(payload)
+        if kind == status:
+            told = (BlockStatus if form == "chunk" else BlockStatusExt).parse(payload)
             extents = {told.context: [tuple(extent) for extent in told.extents]}
             if found and found[-1].form == "more":
                 assert found[-1].cookie == cookie
                 extents = found.pop().extents | extents
-            found.append(Said("chunk" if flags else "more", cookie, extents=extents))
+            last = form if flags else "more"
+            found.append(Said(last, cookie, extents=extents, offset=offset))
             continue
         assert flags == 1, "every other chunk of this server is the last of its reply"
         if kind == Chunk.ERROR:
             told = ErrorChunk.parse(payload)
             assert told.rest == b""
-            found.append(Said("chunk", cookie, told.error, told.message.decode()))
+            text = told.message.decode()
+            found.append(Said(form, cookie, told.error, text, offset=offset))
         elif kind == Chunk.OFFSET_DATA:
             assert len(payload) > 8
-            found.append(Said("chunk", cookie, data=payload[8:]))
+            found.append(Said(form, cookie, data=payload[8:], offset=offset))
         else:
             assert kind == Chunk.NONE
             assert payload == b""
-            found.append(Said("chunk", cookie))
+            found.append(Said(form, cookie, offset=offset))
     return found
 
 
