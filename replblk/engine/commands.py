@@ -244,7 +244,7 @@ class Commands:
             then(Answer(20, f"resource {self._ctx.resource.name}: no peer is configured", 0))
             return
         if self._ctx.states.connection is not ConnState.STANDALONE:
-            then(Answer(10, "Device has a net-config (use disconnect first)", 125))
+            then(Answer(10, "Local address(port) already in use", 102))
             return
         discard = bool(command.options.get("discard_my_data"))
         if discard and any(v.primary for v in self._ctx.volumes.values()):

@@ -75,7 +75,7 @@ def test_detach_of_the_only_good_disk_under_a_primary_is_refused_by_the_peer() -
 
 def test_connect_twice() -> None:
     lab = ready()
-    refused(lab.command("alpha", "connect"), 10, 125, "Device has a net-config")
+    refused(lab.command("alpha", "connect"), 10, 102, "Local address(port) already in use")
 
 
 def test_disconnect_twice() -> None:
