@@ -84,6 +84,7 @@ class Node:
             begin_exchange=lambda volume, full: self._exchange.begin(volume, all_bits=full),
             target_done=self._source.target_reports_done,
             verify_done=self._verify.initiator_reports_done,
+            uuids_changed=lambda volume: self._follow.peer_uuids_changed(volume),
         )
         self._follow = FollowUps(
             ctx,

@@ -50,12 +50,14 @@ class PeerState:
         begin_exchange: Callable[[Volume, bool], None],
         target_done: Callable[[Volume], None],
         verify_done: Callable[[Volume], None],
+        uuids_changed: Callable[[Volume], None],
     ) -> None:
         self._ctx = ctx
         self._stand_alone = stand_alone
         self._begin_exchange = begin_exchange
         self._target_done = target_done
         self._verify_done = verify_done
+        self._uuids_changed = uuids_changed
 
     # -- sizes --------------------------------------------------------------------------------
 
@@ -141,6 +143,7 @@ class PeerState:
         if uuids.flags & UUID_FLAG_SKIP_INITIAL_SYNC and self._skip_initial_sync(volume, uuids):
             return
         volume.peer_uuids = uuids
+        self._uuids_changed(volume)
         if state.disk < DiskState.INCONSISTENT and (
             volume.primary or state.conn >= ConnState.CONNECTED
         ):

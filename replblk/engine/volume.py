@@ -80,6 +80,8 @@ class Volume:
         """> 0: a new generation is being made durable; no write is acknowledged before."""
         self.held_replies: list[Callable[[bool], None]] = []
         self.generation_failed = False
+        self.awaits_peer_generation = False
+        """Our disk failed: nothing is acknowledged before the peer began a new generation."""
         self.generation_due = False
         """A diskless Primary uses our disk: its first write begins a new generation."""
         self.sync_uuid_pending = False

@@ -22,6 +22,7 @@ ONCE_FAILED = (
     12027,  # the generations met before the cleared bitmap was on disk: bits for ever
     12033,  # the Primary mark was taken back though the bitmap could not be written
     12517,  # as 10936, two volumes
+    20237,  # acknowledged by the peer alone, both nodes lost power before it named its data anew
     5183,  # an acknowledgement on the meta socket counted as noise in a bitmap transfer
 )
 
