@@ -82,6 +82,7 @@ class ScriptedPeer:
         self.role = Role.SECONDARY
         self.disk = DiskState.UP_TO_DATE
         self.sectors = 0
+        self.verify_alg = ""
         self.protocol = ProtocolPacket(
             Protocol.C,
             Policy.DISCONNECT,
@@ -109,7 +110,8 @@ class ScriptedPeer:
         """Send a packet with any payload, on the socket it belongs to or on that one."""
         kind = on or ("meta" if cmd in META else "data")
         link = self.meta if kind == "meta" else self.data
-        self.raw(link, frame(cmd, volume if self.apv >= 100 else 0, payload, self.apv))
+        if link:
+            self.raw(link, frame(cmd, volume if self.apv >= 100 else 0, payload, self.apv))
 
     def send(self, cmd: Cmd, message: Any = None, volume: int = 0) -> None:
         """Send a well-formed packet."""
@@ -135,7 +137,7 @@ class ScriptedPeer:
         uuids = self.uuids
         for cmd, message in (
             (Cmd.P_PROTOCOL, self.protocol),
-            (Cmd.P_SYNC_PARAM89, SyncParam()),
+            (Cmd.P_SYNC_PARAM89, SyncParam(verify_alg=self.verify_alg)),
             (Cmd.P_SIZES, Sizes(self.sectors, 0, self.sectors, 1 << 20)),
             (
                 Cmd.P_UUIDS,
