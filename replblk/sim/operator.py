@@ -220,9 +220,14 @@ class Operator:
         if machine.name in self.holders and machine.up_to_date:
             return True
         other = self._network.other(machine)
-        return other.name in self.holders and all(
-            s.conn >= ConnState.CONNECTED and s.pdsk is DiskState.UP_TO_DATE
-            for s in machine.states.values()
+        return (
+            other.name in self.holders
+            and all(
+                s.conn >= ConnState.CONNECTED and s.pdsk is DiskState.UP_TO_DATE
+                for s in machine.states.values()
+            )
+            # What one node believes of the connection may be old news: ask both.
+            and all(s.conn >= ConnState.CONNECTED for s in other.states.values())
         )
 
     def _serve(self, primary: Machine) -> None:
