@@ -15,11 +15,14 @@ import importlib.util
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from urllib.parse import quote
 
 from nbd.address import Address, AddressError, parse_listen
 from nbd.memory import MemoryExports
 from nbd.server import ListenError, Server
+from nbd.tls import TlsError, server_context
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -34,14 +37,20 @@ def main() -> int:
     parser.add_argument("--block", type=size, default=1, metavar="SIZE", help="minimum block")
     parser.add_argument("--read-only", action="store_true")
     parser.add_argument("--stdlib", action="store_true", help="asyncio's own loop, not uvloop")
+    parser.add_argument("--tls", choices=("off", "on", "require"), default="off")
+    parser.add_argument("--tls-certificates", default=".", metavar="DIR")
+    parser.add_argument("--tls-verify-peer", action="store_true", help="clients need certificates")
     told = parser.parse_args()
+    tls = None
     try:
         addresses = [parse_listen("unix:" + path) for path in told.unix]
         addresses += [parse_listen(text) for text in told.listen]
         exports = MemoryExports.single(
             told.memory, told.name, minimum_block=told.block, read_only=told.read_only
         )
-    except (AddressError, ValueError) as bad:
+        if told.tls != "off":
+            tls = server_context(told.tls_certificates, verify_peer=told.tls_verify_peer)
+    except (AddressError, TlsError, ValueError) as bad:
         parser.error(str(bad))
     except (OSError, OverflowError) as bad:
         parser.error(f"{told.memory} bytes of memory can't be reserved: {bad}")
@@ -49,22 +58,24 @@ def main() -> int:
         parser.error("nothing to listen on: give --unix PATH or --listen HOST:PORT")
     try:
         with asyncio.Runner(loop_factory=None if told.stdlib else _uvloop()) as runner:
-            runner.run(serve(exports, addresses, told.name))
+            server = partial(Server, exports, tls=tls, tls_required=told.tls == "require")
+            runner.run(serve(server, addresses, told.name))
     except ListenError as bad:
         print(f"python -m nbd: {bad}", file=sys.stderr)
         return 1
     return 0
 
 
-async def serve(exports: MemoryExports, addresses: list[Address], name: str) -> None:
+async def serve(make: Callable[[], Server], addresses: list[Address], name: str) -> None:
     """Serve until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = Server(exports)
+    server = make()
     try:
         for address in addresses:
-            print(uri(await server.listen(address), name), flush=True)
+            address = replace(await server.listen(address), tls=server.tls_required)
+            print(uri(address, name), flush=True)
         await stop.wait()
     finally:
         await server.close()
@@ -72,9 +83,10 @@ async def serve(exports: MemoryExports, addresses: list[Address], name: str) -> 
 
 def uri(address: Address, name: str) -> str:
     """The NBD URI of an export."""
+    scheme = "nbds" if address.tls else "nbd"
     if address.path:
-        return f"nbd+unix:///{quote(name, safe='')}?socket={quote(address.path)}"
-    return f"nbd://{address}/{quote(name, safe='')}"
+        return f"{scheme}+unix:///{quote(name, safe='')}?socket={quote(address.path)}"
+    return f"{scheme}://{address}/{quote(name, safe='')}"
 
 
 def size(text: str) -> int:

@@ -1,6 +1,7 @@
 """Where an NBD server is found: NBD URIs for clients, and the short form for listeners.
 
     nbd://host[:port]/name                nbd+unix:///name?socket=PATH          (NBD URI document)
+    nbds://host[:port]/name               nbds+unix:///name?socket=PATH         (TLS is mandatory)
     HOST[:PORT]   [IPv6][:PORT]           unix:PATH   unix:@NAME (abstract)     (listeners)
 
 A name is the URI's path less one leading slash, percent-decoded; the port defaults to 10809.
@@ -17,6 +18,8 @@ from nbd.protocol import DEFAULT_PORT
 UNIX_PATH_MAX = 107
 """Bytes of a unix socket's path (sun_path less its NUL, unix(7))."""
 
+_PARAMETERS = ("socket", "tls-type", "tls-certificates", "tls-hostname", "tls-verify-peer")
+
 
 class AddressError(ValueError):
     """An address that can't be used; the text says why."""
@@ -24,11 +27,14 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A unix socket (*path* set; a leading NUL means abstract) or a TCP *host* and *port*."""
+    """A unix socket (*path* set; a leading NUL means abstract) or a TCP *host* and *port*.
+
+    tls: a client must not speak in clear there (nbds)."""
 
     path: str = ""
     host: str = ""
     port: int = DEFAULT_PORT
+    tls: bool = False
 
     def __str__(self) -> str:
         if self.path:
@@ -44,24 +50,25 @@ def parse_uri(uri: str) -> tuple[Address, str]:
     except ValueError as bad:
         raise AddressError(f"{uri!r} is not a URI: {bad}") from bad
     scheme = parts.scheme.lower()
-    if scheme not in ("nbd", "nbd+unix"):
-        if scheme.startswith("nbds"):
-            raise AddressError(f"{uri!r}: TLS (nbds) is not supported; use nbd:// or nbd+unix://")
-        raise AddressError(f"{uri!r}: the scheme must be nbd:// or nbd+unix://")
+    if scheme not in ("nbd", "nbd+unix", "nbds", "nbds+unix"):
+        known = "nbd://, nbds://, nbd+unix:// or nbds+unix://"
+        raise AddressError(f"{uri!r}: the scheme must be {known}")
+    tls = scheme.startswith("nbds")
     try:
         name = unquote_to_bytes(parts.path.removeprefix("/")).decode("utf-8")
     except UnicodeDecodeError as bad:
         raise AddressError(f"{uri!r}: the export name is not UTF-8") from bad
     socket_path = _socket_of(uri, parts)
-    if scheme == "nbd+unix":
+    if scheme.endswith("+unix"):
         if parts.netloc:
             raise AddressError(f"{uri!r}: a unix URI has three slashes and no host")
         if not socket_path:
             raise AddressError(f"{uri!r}: needs ?socket=PATH")
-        return Address(path=checked_path(uri, socket_path)), name
+        return Address(path=checked_path(uri, socket_path), tls=tls), name
     if socket_path:
         raise AddressError(f"{uri!r}: ?socket= belongs to nbd+unix://")
-    return Address(host=parts.hostname or "localhost", port=port or DEFAULT_PORT), name
+    host = parts.hostname or "localhost"
+    return Address(host=host, port=port or DEFAULT_PORT, tls=tls), name
 
 
 def parse_listen(text: str) -> Address:
@@ -93,9 +100,12 @@ def parse_listen(text: str) -> Address:
 
 def _socket_of(uri: str, parts: SplitResult) -> str:
     query = parse_qs(parts.query, keep_blank_values=True)
+    if query.get("tls-type", ["x509"])[-1] != "x509":
+        raise AddressError(f"{uri!r}: of the types of TLS, only x509 (certificates) is supported")
     for key in query:
-        if key != "socket" and not key.startswith("x-"):
-            raise AddressError(f"{uri!r}: unknown parameter {key!r}; only socket is known")
+        if key not in _PARAMETERS and not key.startswith("x-"):
+            known = ", ".join(_PARAMETERS)
+            raise AddressError(f"{uri!r}: unknown parameter {key!r}; known are {known}")
     return query.get("socket", [""])[-1]
 
 

@@ -6,13 +6,14 @@ Rules: an option that is unknown, malformed or too long is answered with an erro
 stays in step; only what would let a stranger hold memory or break the framing ends the connection
 (wrong magic, unknown client flags, option data above 1 MiB, more than 1024 options). What a client
 sent is never echoed in a message. Nothing of a client is believed before GO or EXPORT_NAME opened
-an export. TLS is answered UNSUP. Source: proto.md.
+an export. Source: proto.md.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from enum import Enum
 
 from nbd.export import Export, Exports, Geometry, Refused
 from nbd.option_data import MalformedError, export_name, info_request, matching, meta_query
@@ -57,9 +58,20 @@ _KNOWN = frozenset(
         Option.LIST_META_CONTEXT,
         Option.SET_META_CONTEXT,
         Option.EXTENDED_HEADERS,
+        Option.STARTTLS,
     )
 )
 """Options beside ABORT and EXPORT_NAME, which are answered in their own ways."""
+
+
+class Tls(Enum):
+    """Which part TLS has. REQUIRED: before it there is nothing but STARTTLS and ABORT. RUNNING:
+    the bytes come through it."""
+
+    OFF = "off"
+    OFFERED = "offered"
+    REQUIRED = "required"
+    RUNNING = "running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +120,13 @@ class Handshake:
 
     Give received bytes to ``receive``; send what ``take`` returns, first of all the greeting. The
     end is ``opened`` (go on with the transmission phase) or ``ended`` (a sentence: send what is
-    left, then close).
+    left, then close). In between it may be ``starting_tls``: send what is left, make TLS of the
+    stream, then call ``tls_is_running``; bytes that came in clear after that are an attack.
     """
 
-    def __init__(self, exports: Exports) -> None:
+    def __init__(self, exports: Exports, tls: Tls = Tls.OFF) -> None:
         self._exports = exports
+        self._tls = tls
         self._replies: list[bytes] = [Greeting.build({"flags": int(_OFFERED)})]
         self._reply_bytes = 0
         self._client_flags: HandshakeFlag | None = None
@@ -125,10 +139,16 @@ class Handshake:
         self._data = bytearray()
         self._missing = -1  # bytes of the current option's data still to come; -1: no option
         self._skipping = False
+        self.starting_tls = False
         self.opened: Opened | None = None
         self.ended: str | None = None
         self.stopping = False
         """Set when the server is shutting down: options are answered SHUTDOWN from now on."""
+
+    def tls_is_running(self) -> None:
+        """From now on the bytes come through TLS."""
+        self.starting_tls = False
+        self._tls = Tls.RUNNING
 
     @property
     def full(self) -> bool:
@@ -143,10 +163,11 @@ class Handshake:
     def receive(self, data: memoryview) -> int:
         """Look at received bytes; returns how many were used. Offer the rest again with more.
 
-        Less than 17 bytes stay unused, except when ``full`` or once the negotiation is over.
+        Less than 17 bytes stay unused, except when ``full``, ``starting_tls`` or once the
+        negotiation is over.
         """
         at = 0
-        while self.opened is None and self.ended is None and not self.full:
+        while not (self.opened or self.starting_tls or self.full) and self.ended is None:
             left = len(data) - at
             if self._client_flags is None:
                 if left < _CLIENT_FLAGS.size:
@@ -201,6 +222,8 @@ class Handshake:
             self._reply(option, Reply.ERR_SHUTDOWN, "the server is shutting down")
         elif not self._client_flags & HandshakeFlag.FIXED_NEWSTYLE:
             self._reply(option, Reply.ERR_INVALID, "only a fixed newstyle client may ask this")
+        elif self._tls is Tls.REQUIRED and option != Option.STARTTLS:
+            self._reply(option, Reply.ERR_TLS_REQD, "this server demands TLS first (STARTTLS)")
         elif option in _KNOWN:
             try:
                 self._on_known_option(option, data)
@@ -222,6 +245,9 @@ class Handshake:
             return
         if data:
             raise MalformedError(Reply.ERR_INVALID, "this option takes no data")
+        if option == Option.STARTTLS:
+            self._on_starttls()
+            return
         if option == Option.LIST:
             for name, description in self._exports.names():
                 fields = {"name": wire_text(name), "description": wire_text(description)}
@@ -234,6 +260,17 @@ class Handshake:
         else:
             self._structured = True
         self._reply(option, Reply.ACK)
+
+    def _on_starttls(self) -> None:
+        if self._tls is Tls.OFF:
+            raise MalformedError(Reply.ERR_UNSUP, "this server has no TLS")
+        if self._tls is Tls.RUNNING:
+            raise MalformedError(Reply.ERR_INVALID, "TLS is running already")
+        # What was agreed in clear may have come from anybody: it is forgotten.
+        self._structured = self._extended = False
+        self._selected = ("", {})
+        self._reply(Option.STARTTLS, Reply.ACK)
+        self.starting_tls = True
 
     def _on_info(self, option: int, data: bytes) -> None:
         name, asked = info_request(data)
@@ -307,6 +344,9 @@ class Handshake:
             return
         if self.stopping:
             self.ended = "EXPORT_NAME: the server is shutting down"
+            return
+        if self._tls is Tls.REQUIRED:
+            self.ended = "EXPORT_NAME: this server demands TLS first"
             return
         if self._extended:
             self.ended = "EXPORT_NAME: extended headers were negotiated, which demand GO"

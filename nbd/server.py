@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +25,7 @@ from typing import cast
 from nbd.address import Address, AddressError, checked_path
 from nbd.alignment import AlignedExport, RangeLocks
 from nbd.export import Export, Exports
-from nbd.handshake import Handshake, Opened
+from nbd.handshake import Handshake, Opened, Tls
 from nbd.transmission import REPLIES_MAX, Transmission
 
 HANDSHAKE_S = 10.0
@@ -46,7 +47,9 @@ class Server:
     """Listeners and connections for one set of exports.
 
     connections_max: more are closed at once. half_open_max: connections that have not finished
-    their handshake; one more ends the oldest, so idle strangers never keep a client out.
+    their handshake; one more ends the oldest, so idle strangers never keep a client out. tls: a
+    context as nbd.tls makes it; it may be exchanged at any time, for connections to come.
+    tls_required: nothing is told or served without TLS.
     """
 
     def __init__(
@@ -57,7 +60,13 @@ class Server:
         half_open_max: int = 64,
         handshake_s: float = HANDSHAKE_S,
         linger_s: float = LINGER_S,
+        tls: ssl.SSLContext | None = None,
+        tls_required: bool = False,
     ) -> None:
+        if tls_required and tls is None:
+            raise ValueError("TLS can't be required without a context for it")
+        self.tls = tls
+        self.tls_required = tls_required
         self.exports = exports
         self.handshake_s = handshake_s
         self.linger_s = linger_s
@@ -171,6 +180,13 @@ class Server:
             connection.abort("the server is shutting down")
         await self._none_left.wait()
 
+    @property
+    def tls_offer(self) -> Tls:
+        """What a new connection is offered."""
+        if self.tls is None:
+            return Tls.OFF
+        return Tls.REQUIRED if self.tls_required else Tls.OFFERED
+
     def admit(self, connection: Connection) -> bool:
         """A new connection: is there room for it?"""
         if self.stopping or len(self._connections) >= self.connections_max:
@@ -213,7 +229,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, server: Server) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._handshake = Handshake(server.exports)
+        self._handshake = Handshake(server.exports, server.tls_offer)
         self._transmission: Transmission | None = None
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
@@ -225,6 +241,10 @@ class Connection(asyncio.BufferedProtocol):
         self._no_more_input = False  # the client's side is closed, or the server is stopping
         self._ending = False  # nothing more is parsed: the last replies, then the end
         self._gone = False
+        self._lost = False
+        self._tls_context = server.tls
+        self._tls: asyncio.Task[None] | None = None  # set from STARTTLS on
+        self._tls_listens = False  # what comes from here on has come through TLS
         self.export_name: str | None = None
 
     # --- what the transport tells ---
@@ -250,16 +270,25 @@ class Connection(asyncio.BufferedProtocol):
         if self._gone or self._ending:
             return
         filled = self._server.receive_buffer[: len(self._rest) + nbytes]
+        if self._handshake.starting_tls:
+            if self._tls_listens:  # already through TLS, before start_tls has told that it is done
+                self._rest = bytes(filled)
+            else:
+                self.abort("the client sent bytes in clear after STARTTLS")
+            return
         used = self._feed(filled)
         self._rest = bytes(filled[used:])
-        self._settle()
+        if self._handshake.starting_tls:
+            self._start_tls()
+        else:
+            self._settle()
 
     def eof_received(self) -> bool:
         """The client will send no more: answer what it sent, then close."""
         self._no_more_input = True
         if not self._gone:
             self._settle()
-        return True
+        return self._tls is None  # TLS has no half of a connection
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -269,7 +298,9 @@ class Connection(asyncio.BufferedProtocol):
         self._turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._gone = True
+        if self._lost:
+            return
+        self._gone = self._lost = True
         self._disarm()
         if self._transmission is not None:
             if exc is not None:
@@ -300,12 +331,49 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- the work ---
 
+    def _start_tls(self) -> None:
+        if self._rest:
+            self.abort("the client sent bytes in clear after STARTTLS")
+        else:
+            self._tls = self._loop.create_task(self._make_tls())
+
+    async def _make_tls(self) -> None:
+        """The acknowledgement leaves here, in one step with what start_tls does first: so nothing
+        that answers it can arrive before TLS listens."""
+        assert self._tls_context is not None, "STARTTLS was agreed to without a context"
+        try:
+            if self._gone:
+                return
+            self._send()
+            self._tls_listens = True
+            transport = await self._loop.start_tls(
+                self._transport,
+                self,
+                self._tls_context,
+                server_side=True,
+                ssl_handshake_timeout=self._server.handshake_s,
+                ssl_shutdown_timeout=self._server.linger_s,
+            )
+        except OSError as bad:  # ssl.SSLError is one
+            self.abort(f"TLS did not come about: {bad}")
+            self.connection_lost(None)  # which nobody else will say
+            return
+        if self._gone or transport is None:  # aborted meanwhile, which start_tls takes lightly
+            self.connection_lost(None)
+            return
+        self._transport = transport
+        transport.set_write_buffer_limits(high=REPLIES_MAX)
+        self._handshake.tls_is_running()
+        self._turn()
+
     def _feed(self, data: memoryview) -> int:
         """Use up received bytes as far as the limits allow; returns how many were used."""
         used = 0
         while True:
             stage = self._transmission or self._handshake
             used += stage.receive(data[used:])
+            if self._handshake.starting_tls:
+                return used
             was_full = stage.full
             self._send()
             if stage is self._handshake and self._handshake.opened is not None:

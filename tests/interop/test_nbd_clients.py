@@ -16,6 +16,8 @@ import pytest
 
 from nbd.export import Refused
 from nbd.memory import MemoryDisk, MemoryExports
+from nbd.tls import server_context
+from tests.support.nbd_certificates import certificates
 from tests.support.nbd_served import LOOPS, Served, served
 from tests.support.tools import need
 
@@ -194,6 +196,44 @@ def test_fio_finds_its_data_again(server: Served, job: list[str]) -> None:
     fio = ["fio", "--name=job", "--ioengine=nbd", f"--uri={server.uri('disk')}", "--size=16M"]
     output = run(*fio, *job)
     assert "err= 0" in output
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Path:
+    return certificates(tmp_path / "pki")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_libnbd_speaks_tls_and_shows_its_certificate(
+    exports: MemoryExports, pki: Path, image: Path, tmp_path: Path, loop: str
+) -> None:
+    need("nbdinfo", "nbdcopy")
+    tls = server_context(pki, verify_peer=True)
+    with served(exports, loop, tls=tls, tls_required=True) as server:
+        place = f"localhost:{server.port}/disk"
+        uri = f"nbds://{place}?tls-certificates={pki}"
+        assert json.loads(run("nbdinfo", "--json", uri))["TLS"] is True
+        run("nbdcopy", image, uri)
+        run("nbdcopy", uri, tmp_path / "back.img")
+        assert (tmp_path / "back.img").read_bytes() == image.read_bytes()
+        run("nbdinfo", f"nbd://{place}", ok=False)
+        (pki / "client-cert.pem").unlink()
+        run("nbdinfo", uri, ok=False)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_qemu_speaks_tls(exports: MemoryExports, pki: Path, image: Path, loop: str) -> None:
+    need("qemu-img")
+    tls = server_context(pki, verify_peer=True)
+    with served(exports, loop, tls=tls, tls_required=True) as server:
+        creds = ("--object", f"tls-creds-x509,id=t,endpoint=client,dir={pki}")
+        place = f"driver=nbd,host=localhost,port={server.port},export=disk"
+        secure = f"driver=raw,file.{',file.'.join(place.split(','))},file.tls-creds=t"
+        for _ in range(5):  # its first option may come in one segment with the end of TLS' greeting
+            run("qemu-img", "info", *creds, "--image-opts", secure)
+        run("qemu-img", "convert", "-n", *creds, "--target-image-opts", "-f", "raw", image, secure)
+        assert exports.disks["disk"].content(0, SIZE) == image.read_bytes()
+        assert "tls" in run("qemu-img", "info", "--image-opts", place, ok=False).lower()
 
 
 def test_nbd_client_lists(server: Served) -> None:

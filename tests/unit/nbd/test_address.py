@@ -31,8 +31,8 @@ def test_uris_that_mean_something(uri: str, address: Address, name: str) -> None
     ("uri", "why"),
     [
         ("http://h/x", "scheme"),
-        ("nbds://h/x", "TLS"),
-        ("nbds+unix:///x?socket=a", "TLS"),
+        ("nbds://h/x?tls-type=psk", "x509"),
+        ("nbds+unix:///x?tls-hostname=h", "socket=PATH"),
         ("nbd+vsock://1/x", "scheme"),
         ("nbd+ssh://h/x", "scheme"),
         ("/dev/nbd0", "scheme"),
@@ -89,3 +89,16 @@ def test_listeners(text: str, address: Address, shown: str) -> None:
 def test_listeners_that_can_not_be(text: str) -> None:
     with pytest.raises(AddressError):
         parse_listen(text)
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("nbds://h/x", Address(host="h", tls=True)),
+        ("nbds://h:7/x?tls-certificates=/pki&tls-hostname=n", Address(host="h", port=7, tls=True)),
+        ("nbds+unix:///x?socket=/s&tls-type=x509", Address(path="/s", tls=True)),
+        ("nbd://h/x", Address(host="h")),
+    ],
+)
+def test_nbds_means_that_tls_is_mandatory(uri: str, address: Address) -> None:
+    assert parse_uri(uri) == (address, "x")

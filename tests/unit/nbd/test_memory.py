@@ -74,6 +74,10 @@ def test_the_little_server_serves_until_it_is_told_to_stop(tmp_path: Path, loop:
         (["--memory", "1Q", "--unix", "x"], "not a size"),
         (["--memory", "1000", "--block", "512", "--unix", "x"], "multiple"),
         (["--memory", "1M", "--listen", "h:x"], "not a port"),
+        (
+            ["--memory", "1M", "--unix", "x", "--tls", "on", "--tls-certificates", "/no"],
+            "/no/server",
+        ),
         (["--memory", "1M", "--unix", "/nonexistent/x"], "cannot listen on unix:/nonexistent/x"),
     ],
 )
