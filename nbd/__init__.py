@@ -8,6 +8,7 @@
 * ``alignment``     byte-wise clients on a disk of whole blocks: read-modify-write under locks
 * ``server``        sockets, on asyncio's loop or uvloop's
 * ``tls``           certificates for a server that speaks TLS
+* ``activation``    the sockets systemd has opened; ``socket_files`` those it has not
 * ``address``       NBD URIs and listeners' addresses
 * ``memory``        disks in memory: for tests, and for ``python -m nbd``
 * ``client``        a small blocking client, over ``link`` (bytes) and ``replies`` (sans-I/O)

@@ -3,7 +3,8 @@
     python -m nbd --memory 64M --unix /tmp/nbd.sock
     python -m nbd --memory 1G --listen 127.0.0.1:10809 --name disk
 
-Prints the URI of every listener when it can be connected to; SIGINT and SIGTERM end it.
+Serves on the sockets of systemd's socket activation as well. Prints the URI of every listener of
+its own when it can be connected to; SIGINT and SIGTERM end it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib.util
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -54,7 +56,7 @@ def main() -> int:
         parser.error(str(bad))
     except (OSError, OverflowError) as bad:
         parser.error(f"{told.memory} bytes of memory can't be reserved: {bad}")
-    if not addresses:
+    if not addresses and "LISTEN_FDS" not in os.environ:
         parser.error("nothing to listen on: give --unix PATH or --listen HOST:PORT")
     try:
         with asyncio.Runner(loop_factory=None if told.stdlib else _uvloop()) as runner:
@@ -73,6 +75,8 @@ async def serve(make: Callable[[], Server], addresses: list[Address], name: str)
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = make()
     try:
+        if not await server.listen_activated() and not addresses:
+            raise ListenError("nothing to listen on: socket activation gave no socket")
         for address in addresses:
             address = replace(await server.listen(address), tls=server.tls_required)
             print(uri(address, name), flush=True)

@@ -17,16 +17,19 @@ import logging
 import os
 import socket
 import ssl
-import stat
 from collections.abc import Callable
 from functools import partial
 from typing import cast
 
+from nbd.activation import ActivationError, activated_sockets
 from nbd.address import Address, AddressError, checked_path
 from nbd.alignment import AlignedExport, RangeLocks
 from nbd.export import Export, Exports
 from nbd.handshake import Handshake, Opened, Tls
+from nbd.socket_files import ListenError, remove_stale
 from nbd.transmission import REPLIES_MAX, Transmission
+
+__all__ = ["Connection", "ListenError", "Server"]
 
 HANDSHAKE_S = 10.0
 LINGER_S = 10.0
@@ -37,10 +40,6 @@ KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 60, 10, 6
 """A TCP client whose host has vanished is noticed after two minutes, and its export let go."""
 
 log = logging.getLogger("nbd.server")
-
-
-class ListenError(Exception):
-    """An address can't be listened on; the text says which and why."""
 
 
 class Server:
@@ -107,7 +106,7 @@ class Server:
             if path.startswith("\0"):
                 sock.bind(path)
             else:
-                _remove_stale(path)
+                remove_stale(path)
                 sock.bind(path)
                 os.chmod(path, mode)
                 found = os.stat(path)
@@ -137,6 +136,22 @@ class Server:
             raise ListenError(f"cannot listen on {shown}: {bad.strerror or bad}") from bad
         self._listeners.append(server)
         return int(server.sockets[0].getsockname()[1])
+
+    async def listen_activated(self) -> list[str]:
+        """Listen on the sockets that systemd has opened for this process; returns their names, one
+        each, "" where it gave none. Raises ListenError."""
+        try:
+            found = activated_sockets()
+        except ActivationError as bad:
+            raise ListenError(f"cannot listen on what socket activation gave: {bad}") from bad
+        loop = asyncio.get_running_loop()
+        for _name, sock in found:
+            make = partial(Connection, self)
+            if sock.family == socket.AF_UNIX:  # whose file belongs to systemd
+                self._listeners.append(await loop.create_unix_server(make, sock=sock))
+            else:
+                self._listeners.append(await loop.create_server(make, sock=sock))
+        return [name for name, _sock in found]
 
     @property
     def connections(self) -> int:
@@ -464,24 +479,3 @@ def _tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket file on which nobody answers. Raises ListenError for anything else there."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise ListenError(f"cannot listen on unix:{path}: a file that is not a socket is there")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            return
-        except BlockingIOError:
-            pass  # its queue is full, so somebody listens
-    raise ListenError(f"cannot listen on unix:{path}: another server answers there")

@@ -9,6 +9,7 @@ import errno
 import json
 import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -234,6 +235,14 @@ def test_qemu_speaks_tls(exports: MemoryExports, pki: Path, image: Path, loop: s
         run("qemu-img", "convert", "-n", *creds, "--target-image-opts", "-f", "raw", image, secure)
         assert exports.disks["disk"].content(0, SIZE) == image.read_bytes()
         assert "tls" in run("qemu-img", "info", "--image-opts", place, ok=False).lower()
+
+
+@pytest.mark.parametrize("loop", [[], ["--stdlib"]], ids=["uvloop", "stdlib"])
+def test_libnbd_activates_the_server_by_socket(loop: list[str]) -> None:
+    need("nbdinfo")
+    ours = [sys.executable, "-m", "nbd", "--memory", "1M", *loop]
+    told = run("nbdinfo", "--json", "--", "[", *ours, "]")
+    assert json.loads(told)["exports"][0]["export-size"] == 1 << 20
 
 
 def test_nbd_client_lists(server: Served) -> None:
