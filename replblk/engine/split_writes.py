@@ -14,7 +14,7 @@ from replblk.wire.packets import Cmd
 
 if TYPE_CHECKING:
     from replblk.engine.volume import Volume
-    from replblk.engine.write_origin import WriteRequest
+    from replblk.engine.write_request import WriteRequest
 
 
 class SplitWrites:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from replblk.model.errors import PeerError
 
 if TYPE_CHECKING:
-    from replblk.engine.write_origin import WriteRequest
+    from replblk.engine.write_request import WriteRequest
 
 _U32 = struct.Struct(">I")
 

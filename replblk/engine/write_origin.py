@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
 from replblk.engine.split_writes import SplitWrites
-from replblk.engine.transfer_log import Epoch, TransferLog
+from replblk.engine.transfer_log import TransferLog
+from replblk.engine.write_request import ABSENT, DONE, FAILED, PENDING, Flush, WriteRequest
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
-from replblk.model.units import REQUEST_BYTES_MAX, al_extents_of
+from replblk.model.units import REQUEST_BYTES_MAX
 from replblk.model.vocabulary import ConnState, DiskState, Protocol
 from replblk.wire.hot import data_header, trim_header
 from replblk.wire.packets import (
@@ -46,57 +47,10 @@ if TYPE_CHECKING:
     from replblk.engine.ports import Buffer, ClientRequest
     from replblk.engine.volume import Volume
 
-PENDING, DONE, FAILED, ABSENT = range(4)
 BARRIER_IDLE_NS = 3_000_000
 """How long a closed epoch waits for a write that would carry its barrier."""
 _BLOCK_ID = struct.Struct(">Q")
 _SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
-
-
-class WriteRequest:
-    """One application write in flight. local and net: PENDING, DONE, FAILED or ABSENT."""
-
-    __slots__ = (
-        *("block_id", "completed", "data", "enough", "epoch", "extents", "flags", "fua", "gate"),
-        *("kind", "local", "lock", "net", "number", "rs_ack", "sector", "sent_ns", "size"),
-        *("unmap", "volume"),
-    )
-
-    def __init__(self, volume: Volume, request: ClientRequest) -> None:
-        self.volume = volume
-        self.number = request.number
-        self.kind = request.kind
-        self.sector = request.offset >> 9
-        self.data = request.data
-        self.size = len(request.data) if request.kind == "write" else request.length
-        self.fua = request.fua
-        self.unmap = request.unmap or request.kind == "trim"
-        self.extents = al_extents_of(self.sector, self.size)
-        self.gate: AlGate | None = None
-        """The activity log that covers the write, while it does."""
-        self.lock: RangeLock | None = None
-        self.local = ABSENT
-        self.net = ABSENT
-        self.enough = False
-        """The peer part is good enough for the reply, by the replication protocol."""
-        self.rs_ack = False
-        self.completed = False
-        self.epoch: Epoch | None = None
-        self.block_id = b""
-        self.sent_ns = 0
-        self.flags = 0
-
-
-class Flush:
-    """An application flush: waits for the local flush and for every epoch that was open."""
-
-    __slots__ = ("epoch", "local", "number", "volume")
-
-    def __init__(self, volume: Volume, number: int, epoch: Epoch | None) -> None:
-        self.volume = volume
-        self.number = number
-        self.epoch = epoch
-        self.local = PENDING
 
 
 class WriteOrigin:

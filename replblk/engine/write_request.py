@@ -1,0 +1,63 @@
+"""An application write and an application flush while they are in flight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replblk.model.units import al_extents_of
+
+if TYPE_CHECKING:
+    from replblk.engine.admission import RangeLock
+    from replblk.engine.al_gate import AlGate
+    from replblk.engine.ports import ClientRequest
+    from replblk.engine.transfer_log import Epoch
+    from replblk.engine.volume import Volume
+
+PENDING, DONE, FAILED, ABSENT = range(4)
+"""What became of the local or the peer's part of a request."""
+
+
+class WriteRequest:
+    """One application write in flight. local and net: PENDING, DONE, FAILED or ABSENT."""
+
+    __slots__ = (
+        *("block_id", "completed", "data", "enough", "epoch", "extents", "flags", "fua", "gate"),
+        *("kind", "local", "lock", "net", "number", "rs_ack", "sector", "sent_ns", "size"),
+        *("unmap", "volume"),
+    )
+
+    def __init__(self, volume: Volume, request: ClientRequest) -> None:
+        self.volume = volume
+        self.number = request.number
+        self.kind = request.kind
+        self.sector = request.offset >> 9
+        self.data = request.data
+        self.size = len(request.data) if request.kind == "write" else request.length
+        self.fua = request.fua
+        self.unmap = request.unmap or request.kind == "trim"
+        self.extents = al_extents_of(self.sector, self.size)
+        self.gate: AlGate | None = None
+        """The activity log that covers the write, while it does."""
+        self.lock: RangeLock | None = None
+        self.local = ABSENT
+        self.net = ABSENT
+        self.enough = False
+        """The peer part is good enough for the reply, by the replication protocol."""
+        self.rs_ack = False
+        self.completed = False
+        self.epoch: Epoch | None = None
+        self.block_id = b""
+        self.sent_ns = 0
+        self.flags = 0
+
+
+class Flush:
+    """An application flush: waits for the local flush and for every epoch that was open."""
+
+    __slots__ = ("epoch", "local", "number", "volume")
+
+    def __init__(self, volume: Volume, number: int, epoch: Epoch | None) -> None:
+        self.volume = volume
+        self.number = number
+        self.epoch = epoch
+        self.local = PENDING
