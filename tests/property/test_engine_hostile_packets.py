@@ -42,6 +42,7 @@ from tests.support.scripted_peer import Rig
 
 BLOCKS = 248
 """Of the device of the rig (1 MiB less its metadata), a little more."""
+MASK = (1 << 64) - 1
 Act = Callable[["Run"], object]
 
 
@@ -197,7 +198,6 @@ STAGES = (
     *("secondary", "primary", "diskless", "target", "target", "target primary", "source"),
     *("source primary", "verify", "alone"),
 )
-MASK = (1 << 64) - 1
 
 
 # -- what may happen --------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Each row breaks the backing file or the address of alpha before ``up``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -134,10 +135,12 @@ def test_the_port_in_use_leaves_the_disk_usable(site: Site) -> None:
 def test_rubbish_at_the_port_of_replication_harms_nobody(site: Site) -> None:
     site.run("alpha", "up", "r0")
     for rubbish in (b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\x83\x74", b"\xff" * 70000):
-        with socket.create_connection(("127.0.0.1", PORT), timeout=10) as client:
+        with (
+            contextlib.suppress(ConnectionError),
+            socket.create_connection(("127.0.0.1", PORT), timeout=10) as client,
+        ):
             client.sendall(rubbish)
-            client.settimeout(10)
-            assert client.recv(1) in (b"", b"\x83")
+            assert client.recv(1) == b""  # hung up, one way or the other
     assert site.run("alpha", "cstate", "r0") == "WFConnection\n"
     site.run("beta", "create-md", "r0")
     site.run("beta", "up", "r0")
