@@ -63,7 +63,7 @@ class Session:
 
 
 def kernel_primary(session: Session) -> None:
-    """The kernel is forced to be Primary: full sync, every kind of write, it leaves, writes, returns"""
+    """The kernel is forced to be Primary: full sync, every kind of write; it leaves and returns"""
     pair = session.pair
     with pair.kernel.disk.open("r+b") as disk:
         for block in range(0, 200, 9):
@@ -188,11 +188,13 @@ def record(guest: Guest, folder: Path, name: str) -> Path:
 
 def main() -> int:
     """Record what is named, or everything."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="rt-") as folder:
-        with Guest(Path(folder) / "guest", DISK_BYTES) as guest:
-            for name in sys.argv[1:] or SESSIONS:
-                path = record(guest, Path(folder), name)
-                print(f"{path.name}: {path.stat().st_size:,} bytes", flush=True)
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp", prefix="rt-") as folder,
+        Guest(Path(folder) / "guest", DISK_BYTES) as guest,
+    ):
+        for name in sys.argv[1:] or SESSIONS:
+            path = record(guest, Path(folder), name)
+            print(f"{path.name}: {path.stat().st_size:,} bytes", flush=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A recorded session of replblk with the kernel's DRBD: what passed, and what replblk was told to do.
+"""A recorded session of replblk with the kernel's DRBD: what passed, what replblk was told to do.
 
 Stored as JSON, compressed with xz: small, and readable with xzcat. Times in microseconds from the
 first event. Made by scripts/record_transcripts.py.

@@ -193,9 +193,7 @@ class Replay:
         self._link_of: dict[int, int] = {}
         self._numbers = 0
         self.disk = _Disk(self, recording.disk_bytes)
-        self._node = Node(
-            _resource(recording), Settings(), Ports(self, self, self, self, self)
-        )
+        self._node = Node(_resource(recording), Settings(), Ports(self, self, self, self, self))
 
     # -- the recording, event by event ----------------------------------------------------------
 
@@ -269,7 +267,9 @@ class Replay:
                 self.sent[number].is_meta()
             if said.cmd not in (Cmd.P_PING_ACK,):
                 self._learn()
-                self.later("on_link_bytes", self._link_of[number], to_bytes(self._names.translated(said)))
+                self.later(
+                    "on_link_bytes", self._link_of[number], to_bytes(self._names.translated(said))
+                )
                 self._settle()
 
     def _answered(self, number: int) -> None:
@@ -441,4 +441,4 @@ def _resource(recording: Recording) -> Resource:
     return Resource(name="r0", local=host("replblk", 1), peer=host("kernel", 2), net=net)
 
 
-__all__ = ["PeerError", "Packet", "Replay", "Said", "Stream", "decoded", "names", "spoken"]
+__all__ = ["Packet", "PeerError", "Replay", "Said", "Stream", "decoded", "names", "spoken"]
