@@ -167,7 +167,7 @@ def test_the_other_takes_over(pair: Pair) -> None:
     assert "Began resync as SyncTarget" in pair.first.log()
     for node in (pair.first, pair.second):
         assert not load.missing(node)
-    assert pair.second.read(44 * MIB, 16) == b"taken over      "
+    assert pair.second.read(44 * MIB, BLOCK) == b"taken over      " * 256
 
 
 @sides
