@@ -58,6 +58,8 @@ class ErringOperator:
         survivor, victim = (old, new) if self._chance.random() < 0.5 else (new, old)
         self._resolve(survivor, victim)
         world.mark("split brain resolved")
+        if self._clients_of[survivor.name] is not run.clients:
+            self._stop_clients(survivor)  # the run itself knows nothing of this client
         run.come_to_rest()
 
     # -- steps --------------------------------------------------------------------------------
