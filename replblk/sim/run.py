@@ -10,7 +10,7 @@ resolution.
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replblk.model.vocabulary import Role
 from replblk.sim.checkers import Checkers
@@ -81,6 +81,7 @@ class Run:
         """Liveness: mend everything, wait for peace, stop the clients, judge."""
         self.world.note("world", "everything is mended")
         self.plan.stop()
+        self.network.speed = replace(self.network.speed, spike=0.0)
         self.operator.healing = True
         self.workload.idle_ns = 5 * SECOND_NS
         self._await(self._at_peace, REST_LIMIT_NS, "I5: the pair doesn't come to rest")
