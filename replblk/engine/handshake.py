@@ -237,12 +237,14 @@ class Handshake:
         )
         for name, own, theirs in checks:
             if own != theirs:
+                self._ctx.tell(Level.ERROR, f"incompatible {name} settings")
                 self._stand_alone(
                     f"incompatible {name} settings: {own or '(none)'} here, "
                     f"{theirs or '(none)'} at the peer"
                 )
                 return
         if own_discard and peers_discard:
+            self._ctx.tell(Level.ERROR, "incompatible discard-my-data settings")
             self._stand_alone("incompatible discard-my-data settings: both nodes want it")
             return
         self._ctx.peer.peer_integrity_alg = packet.integrity_alg

@@ -208,6 +208,7 @@ def test_settings_that_differ_end_in_standalone(field: str, value: object) -> No
     values = {name: getattr(good, name) for name in ProtocolPacket.__slots__}
     rig.peer.send(Cmd.P_PROTOCOL, ProtocolPacket(**{**values, field: value}))  # type: ignore[arg-type]
     rig.reaches("alpha", conn=ConnState.STANDALONE)
+    assert any("incompatible" in t and t.endswith(" settings") for t in rig["alpha"].told)
     watch.over()
 
 
