@@ -196,7 +196,8 @@ class KernelNode:
         """A direct read of the device."""
         assert not (offset | length) % 512
         text = self.guest.check(
-            f"dd if=/dev/drbd0 bs=512 skip={offset // 512} count={length // 512} iflag=direct "
+            f"set -o pipefail; dd if=/dev/drbd0 bs=512 skip={offset // 512} "
+            f"count={length // 512} iflag=direct "
             "2> /dev/null | base64"
         )
         return base64.b64decode(text)
