@@ -40,11 +40,17 @@ MISMATCHES = {
     "verify-alg": (PLAIN.but(verify_alg="sha1"), PLAIN.but(verify_alg="crc32c")),
     "csums-alg": (PLAIN.but(csums_alg="sha1"), PLAIN.but(csums_alg="crc32c")),
 }
-_SENTENCE = re.compile(r"drbd r0: ((?:incompatible|different) .*)")
+_SENTENCE = re.compile(r"(?:drbd r0|block drbd0): ((?:incompatible|different) .*)")
 
 
-@sides
-@pytest.mark.parametrize("setting", MISMATCHES)
+@pytest.mark.parametrize(
+    ("side", "setting"),
+    [
+        *(("kernel", setting) for setting in MISMATCHES),
+        # With allow-two-primaries replblk does not start, and says why.
+        *(("replblk", name) for name in ("data-integrity-alg", "after-sb-1pri", "verify-alg")),
+    ],
+)
 def test_a_mismatch_is_final(pair: Pair, side: str, setting: str) -> None:
     """Different settings: StandAlone on both, with the kernel's sentence on both"""
     one, other = MISMATCHES[setting]
@@ -73,24 +79,30 @@ def test_the_right_secret(pair: Pair, algorithm: str) -> None:
 
 
 def test_the_wrong_secret(pair: Pair) -> None:
-    """Different secrets: StandAlone on both"""
+    """Different secrets: the kernel is StandAlone, replblk drops the stranger and goes on looking"""
     pair.configure(AUTH, AUTH.but(shared_secret='"open barley"'))
     pair.create()
     pair.up()
-    wait_both(pair.kernel, pair.replblk, "cs:StandAlone")
+    wait(pair.kernel, "cs:StandAlone")
     assert "Authentication of peer failed" in pair.kernel.log()
-    assert "Authentication of peer failed" in pair.replblk.log()
+    eventually("replblk says so", lambda: "Authentication of peer failed" in pair.replblk.log(), 10)
+    stay(pair.replblk, "cs:(WFConnection|Unconnected)", 1)
+    pair.configure(AUTH)
+    check(pair.kernel, "connect")
+    stay(pair.kernel, "ds:Inconsistent/DUnknown", 3)
 
 
 @sides
 def test_a_secret_on_one_side(pair: Pair, side: str) -> None:
-    """Only one has a secret: it is StandAlone, the other goes on looking"""
+    """Only one has a secret: never connected; a kernel that has it is StandAlone"""
     options = (AUTH, PLAIN) if side == "kernel" else (PLAIN, AUTH)
     pair.configure(*options)
     pair.create()
     pair.up()
-    wait(pair.first, "cs:StandAlone")
-    stay(pair.second, "cs:(WFConnection|Unconnected|BrokenPipe|ProtocolError)", 2)
+    eventually("told", lambda: "expected AuthChallenge packet, received" in pair.first.log(), 20)
+    if side == "kernel":
+        wait(pair.kernel, "cs:StandAlone")
+    stay(pair.second, "cs:(WFConnection|Unconnected|BrokenPipe|ProtocolError|NetworkFailure)", 2)
 
 
 @pytest.mark.parametrize(
