@@ -79,7 +79,7 @@ def test_the_right_secret(pair: Pair, algorithm: str) -> None:
 
 
 def test_the_wrong_secret(pair: Pair) -> None:
-    """Different secrets: the kernel is StandAlone, replblk drops the stranger and goes on looking"""
+    """Different secrets: the kernel is StandAlone, replblk drops it and goes on looking"""
     pair.configure(AUTH, AUTH.but(shared_secret='"open barley"'))
     pair.create()
     pair.up()
