@@ -24,16 +24,22 @@ PARTING_NS = SECOND_NS
 
 
 class Connection:
-    """begin(data, meta): the features exchange takes over; settle(): paths drop what they had."""
+    """begin(data, meta): the features exchange takes over.
+
+    ends(): the connection is about to go, paths may look at what was under way; settle(): they drop
+    what they had.
+    """
 
     def __init__(
         self,
         ctx: Context,
         begin: Callable[[Candidate, Candidate], None],
+        ends: Callable[[], None],
         settle: Callable[[], None],
     ) -> None:
         self._ctx = ctx
         self._begin = begin
+        self._ends = ends
         self._settle = settle
         self.setup = LinkSetup(ctx, self._established)
         self._after_drain: Callable[[], None] | None = None
@@ -117,6 +123,7 @@ class Connection:
                 self._ctx.ports.links.close(link)
 
     def _end(self, state: ConnState, why: str) -> None:
+        self._ends()
         self._ctx.peer.drop()
         for volume in self._ctx.volumes.values():
             volume.handshaking = False

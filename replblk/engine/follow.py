@@ -167,7 +167,10 @@ class FollowUps:
             # first write, and a generation made for nothing would end in a split brain.
             volume.generation_due = True
             return
-        self.begin_generation(volume, rotation_after(old, new, volume.uuids))
+        rotation = rotation_after(
+            old, new, volume.uuids, target_unfinished=volume.target_unfinished
+        )
+        self.begin_generation(volume, rotation)
 
     def begin_generation(
         self,
@@ -181,7 +184,9 @@ class FollowUps:
             return
         primary = volume.primary
         fresh = self._ctx.random_u64()
-        volume.uuids = rotated(volume.uuids, rotation, fresh, primary=primary)
+        volume.uuids = rotated(
+            volume.uuids, rotation, fresh, primary=primary, target=volume.peer_current
+        )
         volume.exposed_uuid = volume.uuids.current
         self._ctx.tell(Level.INFO, f"new current UUID {volume.uuids}", volume.number)
         volume.hold_replies()

@@ -75,7 +75,12 @@ class Node:
         self._exchange = ResyncBitmap(ctx, self._target_ready)
         self._verify = Verify(ctx, failure)
         self._attach = Attach(ctx, failure)
-        self._connection = Connection(ctx, self._begin_handshake, self._settle)
+        self._connection = Connection(
+            ctx,
+            self._begin_handshake,
+            ends=lambda: self._source.connection_ends(self._writes.log),
+            settle=self._settle,
+        )
         self._handshake = Handshake(ctx, self._connection.retry, self._connection.disagree)
         self._requests = StateRequests(ctx, self._connection.tear_down)
         self._peer_state = PeerState(

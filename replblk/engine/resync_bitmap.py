@@ -111,7 +111,7 @@ class ResyncBitmap:
         assert volume.bitmap is not None and volume.meta is not None
         meta, session = volume.meta, self._ctx.peer.data
         volume.sync_uuid_pending = True
-        volume.uuids = volume.uuids.sync_started(self._ctx.random_u64())
+        volume.uuids = volume.uuids.sync_started(self._ctx.random_u64(), volume.peer_current)
         self._ctx.tell(Level.INFO, f"updated sync UUID {volume.uuids}", volume.number)
         self._began(volume)
         self._ctx.states.force(

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from replblk.engine.context import Context
     from replblk.engine.disk_failure import DiskFailure
     from replblk.engine.ports import Buffer
+    from replblk.engine.transfer_log import TransferLog
     from replblk.engine.volume import Volume
     from replblk.model.state import State
 
 _SOURCE = (ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S)
+_SETTLED = (*_SOURCE, ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T, ConnState.CONNECTED)
+"""States in which an older resync that was cut off means nothing any more."""
 ANSWERED_MAX = 65536
 """Requests answered and not acknowledged yet; a peer that never acknowledges is given up."""
 
@@ -164,12 +167,30 @@ class ResyncSource:
 
     def on_state(self, volume: Volume, old: State, new: State) -> None:
         """A resync that ended, for whatever reason, leaves nothing to be acknowledged."""
+        if new.conn in _SETTLED and old.conn not in _SETTLED:
+            volume.target_unfinished = False
         if old.conn in _SOURCE and new.conn not in _SOURCE:
             for key in [key for key in self._answered if key[0] == volume.number]:
                 del self._answered[key]
             volume.sync_uuid_pending = False
             volume.resync = None
             volume.release_held()
+
+    def connection_ends(self, log: TransferLog) -> None:
+        """Before anything is settled: can the target have finished, unseen? log: writes under way.
+
+        A block that is out of sync, and went to the target neither in a reply nor in a write that
+        is still under way, is one that the target misses, too.
+        """
+        for volume in self._ctx.volumes.values():
+            if volume.state.conn not in _SOURCE:
+                continue
+            number = volume.number
+            sent = [bits_touched(at, size) for of, at, size in self._answered if of == number]
+            mine = (write for write in log.writes() if write.volume is volume)
+            sent.extend(bits_touched(write.sector, write.size) for write in mine)
+            failed = volume.resync.failed_bits if volume.resync is not None else 0
+            volume.target_unfinished = volume.dirty_bits > failed + sum(map(len, sent))
 
     def connection_lost(self) -> None:
         """Nothing sent on the old connection can be acknowledged any more."""

@@ -82,10 +82,13 @@ class RoleChange:
         if volume.meta is None:
             self._serve(volume, forced, then)
             return
-        rotation = rotation_at_promotion(volume.state, volume.uuids, forced=forced)
         before = volume.uuids
+        rotation = rotation_at_promotion(
+            volume.state, before, forced=forced, target_unfinished=volume.target_unfinished
+        )
+        fresh = self._ctx.random_u64()
         volume.uuids = rotated(
-            volume.uuids, rotation, self._ctx.random_u64(), primary=True
+            before, rotation, fresh, primary=True, target=volume.peer_current
         ).with_role(primary=True)
         volume.exposed_uuid = volume.uuids.current
         renewed = (before.current | 1) != (volume.uuids.current | 1)

@@ -87,6 +87,8 @@ class Volume:
         self.sync_uuid_pending = False
         """Source: P_SYNC_UUID is not sent yet; target: it is not durable yet. Writes wait."""
         self.resync: ResyncProgress | None = None
+        self.target_unfinished = False
+        """Source: the connection was lost with blocks never sent; the target can't be done."""
 
         # counters
         self.sent_sectors = 0
@@ -120,6 +122,11 @@ class Volume:
     def dirty_bits(self) -> int:
         """Blocks out of sync; 0 without a bitmap."""
         return self.bitmap.count if self.bitmap is not None else 0
+
+    @property
+    def peer_current(self) -> int:
+        """The peer's current UUID, as it told it last (0: not known)."""
+        return self.peer_uuids.current if self.peer_uuids is not None else 0
 
     def adopt_own_generation_for_peer(self) -> None:
         """After a resync both nodes have the same generation: so does our copy of the peer's."""

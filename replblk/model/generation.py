@@ -28,22 +28,27 @@ class UuidSet:
     history0: int = 0
     history1: int = 0
 
-    def pushed(self, value: int) -> UuidSet:
-        """*value* becomes the younger history slot; the older one is forgotten."""
-        return replace(self, history0=value, history1=self.history0)
+    def pushed(self, value: int, keep: int = 0) -> UuidSet:
+        """*value* becomes the younger history slot; of the two that were there the older one goes.
+
+        keep: a generation that the peer may still have: it stays, if it is there.
+        """
+        older = keep and not same_generation(keep, value) and same_generation(keep, self.history1)
+        return replace(self, history0=value, history1=self.history1 if older else self.history0)
 
     def new_current(self, fresh: int, *, primary: bool) -> UuidSet:
         """A new generation begins: bitmap := current, current := *fresh* (64 random bits)."""
         return replace(self, current=with_role(fresh, primary=primary), bitmap=self.current)
 
-    def sync_started(self, fresh: int) -> UuidSet:
+    def sync_started(self, fresh: int, target: int = 0) -> UuidSet:
         """The source starts a resync: the bitmap UUID becomes the sync UUID, the old one history.
 
-        *fresh*: 64 random bits, used when there is no bitmap UUID to derive from.
+        *fresh*: 64 random bits, used when there is no bitmap UUID to derive from. *target*: the
+        current UUID of the target, which it keeps if the sync UUID never reaches it.
         """
         derive = self.bitmap not in (0, JUST_CREATED)
         sync = (self.bitmap + SYNC_UUID_OFFSET) & UUID_MASK if derive else fresh
-        base = self.pushed(self.bitmap) if self.bitmap else self
+        base = self.pushed(self.bitmap, target) if self.bitmap else self
         return replace(base, bitmap=sync)
 
     def sync_received(self, sync_uuid: int, *, primary: bool) -> UuidSet:

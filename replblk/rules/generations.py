@@ -6,7 +6,8 @@ know that the resync *was* finished. If it then takes writes, and the target is 
 writes too, both histories fit together and one side's writes are silently overwritten. ``BRANCH``
 closes it: a new current UUID while the bitmap UUID stays, the old current UUID in the history. A
 target that had not finished continues by bitmap as before; one that had finished is resynced whole;
-one that was promoted meanwhile is a split brain, or refused as unrelated, but never merged.
+one that was promoted meanwhile is a split brain, or refused as unrelated, but never merged. A
+source that never sent some of the blocks knows that its target is not done: then nothing begins.
 """
 
 from __future__ import annotations
@@ -43,12 +44,18 @@ class Rotation(Enum):
     BRANCH = "new current UUID beside an unfinished resync"
 
 
-def rotated(uuids: UuidSet, rotation: Rotation, fresh: int, *, primary: bool) -> UuidSet:
-    """The UUIDs after the rotation. fresh: 64 random bits."""
+def rotated(
+    uuids: UuidSet, rotation: Rotation, fresh: int, *, primary: bool, target: int = 0
+) -> UuidSet:
+    """The UUIDs after the rotation. fresh: 64 random bits; target: the peer's UUID, last we heard.
+
+    A target that never got the sync UUID still has that one: it stays in the history.
+    """
     if rotation == Rotation.NEW_CURRENT:
         return uuids.new_current(fresh, primary=primary)
     if rotation == Rotation.BRANCH:
-        return replace(uuids.pushed(uuids.current), current=with_role(fresh, primary=primary))
+        current = with_role(fresh, primary=primary)
+        return replace(uuids.pushed(uuids.current, target), current=current)
     return uuids
 
 
@@ -68,23 +75,29 @@ def lost_peer_data(old: State, new: State) -> bool:
     return (lost and in_use) or diskless_primary
 
 
-def rotation_after(old: State, new: State, uuids: UuidSet) -> Rotation:
+def rotation_after(
+    old: State, new: State, uuids: UuidSet, *, target_unfinished: bool = False
+) -> Rotation:
     """What a committed change does to the generation (G1, G4, and the branch of a sync source).
 
+    target_unfinished: the target of the resync that was cut off can't have finished it.
     While I/O is suspended the rotation is planned, and carried out when I/O resumes.
     """
     if not lost_peer_data(old, new):
         return Rotation.KEEP
     if uuids.bitmap == 0:
         return Rotation.NEW_CURRENT
-    return Rotation.BRANCH if old.conn in _SOURCE and new.role == Role.PRIMARY else Rotation.KEEP
+    branches = old.conn in _SOURCE and new.role == Role.PRIMARY and not target_unfinished
+    return Rotation.BRANCH if branches else Rotation.KEEP
 
 
-def rotation_at_promotion(state: State, uuids: UuidSet, *, forced: bool) -> Rotation:
+def rotation_at_promotion(
+    state: State, uuids: UuidSet, *, forced: bool, target_unfinished: bool = False
+) -> Rotation:
     """What becoming Primary does to the generation (G2, G3, and the branch of a sync source).
 
-    state: the new one. forced: our disk was declared UpToDate for it. Nodes without a local disk
-    have no generation to rotate.
+    state: the new one. forced: our disk was declared UpToDate for it. target_unfinished: as in
+    ``rotation_after``. Nodes without a local disk have no generation to rotate.
     """
     if forced:
         return Rotation.NEW_CURRENT
@@ -92,7 +105,8 @@ def rotation_at_promotion(state: State, uuids: UuidSet, *, forced: bool) -> Rota
         return Rotation.KEEP
     if uuids.bitmap == 0:
         return Rotation.NEW_CURRENT
-    return Rotation.BRANCH if _sync_handed_out(uuids) else Rotation.KEEP
+    branches = _sync_handed_out(uuids) and not target_unfinished
+    return Rotation.BRANCH if branches else Rotation.KEEP
 
 
 def _sync_handed_out(uuids: UuidSet) -> bool:

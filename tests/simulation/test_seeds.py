@@ -23,6 +23,7 @@ ONCE_FAILED = (
     12033,  # the Primary mark was taken back though the bitmap could not be written
     12517,  # as 10936, two volumes
     20237,  # acknowledged by the peer alone, both nodes lost power before it named its data anew
+    30442,  # three cuts in one chain of resyncs: a split brain that was none
     34068,  # not the pair's fault: a client wrote on while the disks were compared
     37243,  # not the pair's fault: delays beyond ping-timeout went on after everything was mended
     5183,  # an acknowledgement on the meta socket counted as noise in a bitmap transfer

@@ -143,3 +143,23 @@ def test_a_secondary_source_and_a_plain_outage_keep_their_generation() -> None:
 
 def test_new_current_is_what_the_model_calls_so() -> None:
     assert rotated(SYNCED, Rotation.NEW_CURRENT, Y, primary=True) == UuidSet(Y | 1, X)
+
+
+def test_a_target_that_can_not_be_done_is_no_reason_for_a_generation() -> None:
+    source = UuidSet(Y, X).sync_started(0)
+    unfinished = rotation_after(SOURCE, CUT, source, target_unfinished=True)
+    assert unfinished == Rotation.KEEP
+    alone = PRIMARY.but(conn=C.WF_CONNECTION, peer=Role.UNKNOWN, pdsk=D.DUNKNOWN)
+    promoted = rotation_at_promotion(alone, source, forced=False, target_unfinished=True)
+    assert promoted == Rotation.KEEP
+
+
+def test_the_targets_generation_is_never_pushed_out_of_the_history() -> None:
+    """However often a resync of a target that never gets its sync UUID is begun and cut off."""
+    source = UuidSet(Y, X)
+    target = UuidSet(X)
+    for fresh in (0x1_0000, 0x2_0000, 0x3_0000, 0x4_0000):
+        source = source.sync_started(0, target.current)
+        source = rotated(source, Rotation.BRANCH, fresh, primary=True, target=target.current)
+        assert _outcome(source, target) == Outcome.SOURCE_FULL
+        assert _outcome(target, source) == Outcome.TARGET_FULL
