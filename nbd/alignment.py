@@ -18,7 +18,17 @@ import errno as host
 from collections.abc import Callable
 from functools import partial
 
-from nbd.export import Buffer, Done, Export, Extents, ExtentsDone, ask_extents
+from nbd.export import (
+    Buffer,
+    Done,
+    Export,
+    Extents,
+    ExtentsDone,
+    FastZeroes,
+    PiecesDone,
+    SparseReads,
+    ask_extents,
+)
 
 _GONE = host.EPIPE
 
@@ -116,6 +126,24 @@ class AlignedExport:
                 done(0, memoryview(data)[offset - start : offset - start + length])
 
         self._inner.read(start, end - start, cut)
+
+    def read_pieces(self, offset: int, length: int, done: PiecesDone) -> None:
+        """Whole blocks with their holes; any other range in one piece."""
+        inner = self._inner
+        if isinstance(inner, SparseReads) and not (offset | length) & self._mask:
+            inner.read_pieces(offset, length, done)
+            return
+
+        def answered(errno: int, data: Buffer | None) -> None:
+            done(errno, None if errno or data is None else [(length, data)])
+
+        self.read(offset, length, answered)
+
+    def zeroes_fast(self, offset: int, length: int, may_unmap: bool) -> bool:
+        """Patches at the edges cost what a short write costs."""
+        inner = self._inner
+        start, end = self._outwards(offset, offset + length)
+        return isinstance(inner, FastZeroes) and inner.zeroes_fast(start, end - start, may_unmap)
 
     def write(self, offset: int, data: Buffer, fua: bool, done: Done) -> None:
         """Write; blocks covered in part keep what the client did not send."""

@@ -282,9 +282,19 @@ class Client:
         """Write; fua: stable before this returns."""
         self._wait(self.submit_write(offset, data, fua=fua))
 
-    def zero(self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False) -> None:
-        """Make the range read as zeroes; no_hole: keep the space allocated."""
+    def zero(
+        self,
+        offset: int,
+        length: int,
+        *,
+        fua: bool = False,
+        no_hole: bool = False,
+        fast: bool = False,
+    ) -> None:
+        """Make the range read as zeroes; no_hole: keep the space allocated; fast: refuse (ENOTSUP)
+        and change nothing if that takes as long as writing them."""
         flags = (CommandFlag.FUA if fua else 0) | (CommandFlag.NO_HOLE if no_hole else 0)
+        flags |= CommandFlag.FAST_ZERO if fast else 0
         self._wait(self.submit(Command.WRITE_ZEROES, offset, length, flags=flags))
 
     def trim(self, offset: int, length: int, *, fua: bool = False) -> None:

@@ -18,6 +18,10 @@ Extents = Sequence[tuple[int, int]]
 """(length, flags) of neighbouring ranges; the flags mean what their meta context says."""
 ExtentsDone = Callable[[int, "Extents | None"], None]
 """Called once with (0, extents), at least one, or with (errno, None)."""
+Pieces = Sequence[tuple[int, "Buffer | None"]]
+"""(length, data) of neighbouring ranges, each longer than zero; data None: all of it is zeroes."""
+PiecesDone = Callable[[int, "Pieces | None"], None]
+"""Called once with (0, pieces) that cover the range exactly, or with (errno, None)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Geometry:
     identity: which disk this is. Connections to the same identity are kept from tearing each
     other's blocks when a client writes less than minimum_block; left empty, all exports of a
     server count as one disk, which is safe but lets them wait for each other.
+    can_fast_zero: some ranges can be zeroed faster than by writing; ``FastZeroes`` says which.
     contexts: names ("namespace:leaf") of meta contexts beside base:allocation that the export
     describes by ``MetaContexts.extents``. Namespaces are registered with the NBD project; one that
     is not begins with "x-".
@@ -54,6 +59,7 @@ class Geometry:
     rotational: bool = False
     can_trim: bool = True
     can_zero: bool = True
+    can_fast_zero: bool = False
     can_multi_conn: bool = True
     identity: str = ""
     contexts: tuple[str, ...] = ()
@@ -76,6 +82,8 @@ class Geometry:
                 f"export size {self.size} is not below 2^63 and a multiple of the minimum block "
                 f"{minimum}"
             )
+        if self.can_fast_zero and not self.can_zero:
+            raise ValueError("an export that can't zero can't zero fast")
         for name in self.contexts:
             space, colon, leaf = name.partition(":")
             if not (space and colon and leaf) or space == "base" or "\0" in name:
@@ -143,6 +151,23 @@ def ask_extents(export: Export, context: str, offset: int, length: int, done: Ex
         done(0, [(length, 0)])
     else:
         done(host.EOPNOTSUPP, None)
+
+
+@runtime_checkable
+class SparseReads(Protocol):
+    """What an Export may offer beside: reads that do not move the zeroes of holes."""
+
+    def read_pieces(self, offset: int, length: int, done: PiecesDone) -> None:
+        """Read, as ``read`` does, with nothing in the place of holes. Few, large pieces: each
+        costs the client a header."""
+
+
+@runtime_checkable
+class FastZeroes(Protocol):
+    """What an Export whose geometry says can_fast_zero offers beside."""
+
+    def zeroes_fast(self, offset: int, length: int, may_unmap: bool) -> bool:
+        """Whether ``zero`` would be faster now than writing zeroes. Must not change anything."""
 
 
 class Exports(Protocol):

@@ -106,6 +106,8 @@ def transmission_flags(
         flags |= flag.SEND_TRIM
     if geometry.can_zero:
         flags |= flag.SEND_WRITE_ZEROES
+    if geometry.can_fast_zero:
+        flags |= flag.SEND_FAST_ZERO
     if geometry.can_multi_conn:
         flags |= flag.CAN_MULTI_CONN
     if structured:

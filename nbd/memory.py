@@ -14,7 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from nbd.export import Buffer, Done, Export, Extents, ExtentsDone, Geometry, Refused
+from nbd.export import (
+    Buffer,
+    Done,
+    Export,
+    Extents,
+    ExtentsDone,
+    Geometry,
+    Pieces,
+    PiecesDone,
+    Refused,
+)
 from nbd.protocol import AllocationFlag
 
 Finish = Callable[[], None]
@@ -28,6 +38,7 @@ _FLAGS = {
     _DATA: 0,
     _ZERO: int(AllocationFlag.ZERO),
 }
+_HOLE_FLAG = int(AllocationFlag.HOLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +154,14 @@ class MemoryDisk:
             found.append((stop - start, _FLAGS[self._units[run.start()]]))
         return found
 
+    def pieces(self, offset: int, length: int) -> Pieces:
+        """The content of a range, without that of its holes."""
+        found: list[tuple[int, Buffer | None]] = []
+        for size, flags in self.extents(offset, length):
+            found.append((size, None if flags & _HOLE_FLAG else self.content(offset, size)))
+            offset += size
+        return found
+
     def _mark(self, first: int, last: int, what: int) -> None:
         assert self._units is not None, "the disk has no bytes"
         if first < last:
@@ -170,6 +189,15 @@ class MemoryExport:
         """Read a copy of what is stored when the answer leaves."""
         call = Call("read", offset, length)
         self._disk.submit(call, lambda: self._disk.content(offset, length), done)
+
+    def read_pieces(self, offset: int, length: int, done: PiecesDone) -> None:
+        """The same without the zeroes of holes."""
+        call = Call("read", offset, length)
+        self._disk.submit(call, lambda: self._disk.pieces(offset, length), done)
+
+    def zeroes_fast(self, offset: int, length: int, may_unmap: bool) -> bool:
+        """Whole pages are only marked, or given back."""
+        return length >= mmap.PAGESIZE
 
     def write(self, offset: int, data: Buffer, fua: bool, done: Done) -> None:
         """Write; there is nothing more stable than this memory."""
@@ -211,7 +239,9 @@ class MemoryExports:
     @classmethod
     def single(cls, size: int, name: str = "memory", **geometry: object) -> MemoryExports:
         """One disk of *size* bytes; *geometry*: any other field of Geometry."""
-        told = replace(Geometry(size, description="a disk in memory"), **geometry)  # type: ignore[arg-type]
+        fast = bool(geometry.get("can_zero", True))
+        told = Geometry(size, description="a disk in memory", can_fast_zero=fast)
+        told = replace(told, **geometry)  # type: ignore[arg-type]
         return cls({name: MemoryDisk(told)})
 
     def names(self) -> list[tuple[str, str]]:

@@ -211,8 +211,8 @@ ERROR_TEXT = {
 def nbd_error(errno: int) -> Error:
     """The error a client is told for an errno of the host; what NBD has no word for is EIO.
 
-    ENOTSUP and EOVERFLOW are EIO too: NBD allows them only as answers to flags that no export
-    gets to see (FAST_ZERO, DF).
+    ENOTSUP and EOVERFLOW are EIO too: NBD allows them only as answers to flags that the server
+    judges before an export is asked (FAST_ZERO, DF).
     """
     return _FROM_HOST.get(errno, Error.EIO)
 

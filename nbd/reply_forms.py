@@ -1,7 +1,8 @@
 """The forms in which a server answers requests: simple replies, structured or extended chunks.
 
-Each method builds one whole reply, but ``data``, which is the head before a read's bytes. offset
-and length are those of the request. Source: proto.md, "Transmission phase".
+Each method builds one whole reply, but ``data`` and ``piece``, which are the head before a read's
+bytes, and ``hole``. offset and length are those of the request; at and length those of a part.
+Source: proto.md, "Transmission phase".
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from nbd.protocol import (
 )
 
 _DONE = int(ChunkFlag.DONE)
-_NONE, _DATA, _STATUS, _STATUS_EXT, _ERROR = (
+_NONE, _DATA, _HOLE, _STATUS, _STATUS_EXT, _ERROR = (
     int(Chunk.NONE),
     int(Chunk.OFFSET_DATA),
+    int(Chunk.OFFSET_HOLE),
     int(Chunk.BLOCK_STATUS),
     int(Chunk.BLOCK_STATUS_EXT),
     int(Chunk.ERROR),
 )
+_OFFSET_HOLE = struct.Struct("!QI")
+"""The twin of protocol.OffsetHole."""
 
 
 class ReplyForm(Protocol):
@@ -47,6 +51,12 @@ class ReplyForm(Protocol):
 
     def nothing_read(self, cookie: int, offset: int) -> bytes:
         """Success of a read of no bytes."""
+
+    def piece(self, cookie: int, offset: int, at: int, length: int, last: bool) -> bytes:
+        """What precedes the data at *at*, one part of a read."""
+
+    def hole(self, cookie: int, offset: int, at: int, length: int, last: bool) -> bytes:
+        """Zeroes at *at*, one part of a read."""
 
     def error(self, cookie: int, offset: int, error: Error, text: str) -> bytes:
         """Failure."""
@@ -66,6 +76,11 @@ class SimpleReplies:
 
     nothing_read = done
 
+    def piece(self, cookie: int, offset: int, at: int, length: int, last: bool) -> bytes:
+        raise AssertionError("a simple reply has no parts")
+
+    hole = piece
+
     def error(self, cookie: int, offset: int, error: Error, text: str) -> bytes:
         return SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, int(error), cookie)
 
@@ -84,6 +99,14 @@ class StructuredReplies:
 
     def nothing_read(self, cookie: int, offset: int) -> bytes:
         return CHUNK_HEADER.pack(CHUNK_MAGIC, _DONE, _NONE, cookie, 0)
+
+    def piece(self, cookie: int, offset: int, at: int, length: int, last: bool) -> bytes:
+        return CHUNK_WITH_OFFSET.pack(CHUNK_MAGIC, last, _DATA, cookie, length + 8, at)
+
+    def hole(self, cookie: int, offset: int, at: int, length: int, last: bool) -> bytes:
+        return CHUNK_HEADER.pack(CHUNK_MAGIC, last, _HOLE, cookie, 12) + _OFFSET_HOLE.pack(
+            at, length
+        )
 
     def error(self, cookie: int, offset: int, error: Error, text: str) -> bytes:
         body = error_body(error, text)
@@ -111,6 +134,14 @@ class ExtendedReplies:
         return EXTENDED_CHUNK_WITH_OFFSET.pack(
             EXTENDED_CHUNK_MAGIC, _DONE, _DATA, cookie, offset, length + 8, offset
         )
+
+    def piece(self, cookie: int, offset: int, at: int, length: int, last: bool) -> bytes:
+        return EXTENDED_CHUNK_WITH_OFFSET.pack(
+            EXTENDED_CHUNK_MAGIC, last, _DATA, cookie, offset, length + 8, at
+        )
+
+    def hole(self, cookie: int, offset: int, at: int, length: int, last: bool) -> bytes:
+        return self._chunk(last, _HOLE, cookie, offset, _OFFSET_HOLE.pack(at, length))
 
     def error(self, cookie: int, offset: int, error: Error, text: str) -> bytes:
         return self._chunk(_DONE, _ERROR, cookie, offset, error_body(error, text))

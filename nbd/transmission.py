@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from nbd.block_status import Status, ask_status
-from nbd.export import Buffer, Export
+from nbd.export import Buffer, Export, FastZeroes, Pieces, SparseReads
 from nbd.protocol import (
     COMPACT_REQUEST,
     ERROR_TEXT,
@@ -45,6 +45,7 @@ _FUA = int(CommandFlag.FUA)
 _DF = int(CommandFlag.DF)
 _NO_HOLE = int(CommandFlag.NO_HOLE)
 _REQ_ONE = int(CommandFlag.REQ_ONE)
+_FAST_ZERO = int(CommandFlag.FAST_ZERO)
 _PAYLOAD_LEN = int(CommandFlag.PAYLOAD_LEN)
 _READ, _WRITE, _DISC, _FLUSH = (
     int(Command.READ),
@@ -58,6 +59,9 @@ _TRIM, _CACHE, _ZERO, _STATUS = (
     int(Command.WRITE_ZEROES),
     int(Command.BLOCK_STATUS),
 )
+
+SPARSE_BYTES_MIN = 32 << 10
+"""A shorter read is sent as it is: looking for holes would cost more than moving the zeroes."""
 
 Refusal = tuple[Error, str]
 
@@ -92,6 +96,9 @@ class Transmission:
         else:
             self._form = StructuredReplies() if structured else SimpleReplies()
         self._wake = wake
+        self._sparse: SparseReads | None = None
+        if (structured or extended) and isinstance(export, SparseReads):
+            self._sparse = export
         self._size = geometry.size
         self._payload_max = geometry.maximum_payload
         self._misaligned = geometry.minimum_block - 1 if promised_alignment else 0
@@ -105,7 +112,7 @@ class Transmission:
         if geometry.can_trim:
             self._flags_of[_TRIM] = _FUA
         if geometry.can_zero:
-            self._flags_of[_ZERO] = _FUA | _NO_HOLE
+            self._flags_of[_ZERO] = _FUA | _NO_HOLE | (_FAST_ZERO if geometry.can_fast_zero else 0)
         if self._contexts:
             self._flags_of[_STATUS] = _REQ_ONE
         self._replies: list[Buffer] = []
@@ -169,6 +176,7 @@ class Transmission:
         unpack, header_bytes = header.unpack_from, header.size
         read, write = self._export.read, self._export.write
         size, payload_max, misaligned = self._size, self._payload_max, self._misaligned
+        sparse_min = SPARSE_BYTES_MIN if self._sparse is not None else payload_max + 1
         while self.ended is None:
             if self._missing:
                 at += self._receive_payload(data[at:])
@@ -199,6 +207,9 @@ class Transmission:
                 if command == _READ:
                     self._requests += 1
                     self._bytes += length
+                    if length >= sparse_min:
+                        self._read_pieces(cookie, offset, length)
+                        continue
                     read(offset, length, partial(self._read_done, cookie, offset, length))
                 elif end - at >= length:
                     self._requests += 1
@@ -251,6 +262,11 @@ class Transmission:
             self._ask_status(flags, cookie, offset, length, self._contexts)
         else:  # CACHE, which is only advice, and everything of length zero
             self._send(self._form.done(cookie, offset))
+
+    def _read_pieces(self, cookie: int, offset: int, length: int) -> None:
+        assert self._sparse is not None
+        done = partial(self._pieces_done, cookie, offset, length)
+        self._sparse.read_pieces(offset, length, done)
 
     def _ask_status(
         self, flags: int, cookie: int, offset: int, length: int, contexts: dict[int, str]
@@ -330,7 +346,16 @@ class Transmission:
         if (offset | length) & self._misaligned:
             block = self._misaligned + 1
             return Error.EINVAL, f"{length} bytes at {offset} are not whole blocks of {block}"
+        if flags & _FAST_ZERO and length and not self._zeroes_fast(flags, offset, length):
+            return Error.ENOTSUP, ERROR_TEXT[Error.ENOTSUP]
         return None
+
+    def _zeroes_fast(self, flags: int, offset: int, length: int) -> bool:
+        """Asked before anything is changed, as the protocol demands."""
+        export = self._export
+        return isinstance(export, FastZeroes) and export.zeroes_fast(
+            offset, length, not flags & _NO_HOLE
+        )
 
     def _await_payload(
         self, request: tuple[int, int, int, int], length: int, refusal: Refusal | None
@@ -395,6 +420,29 @@ class Transmission:
         assert len(data) == length, "an export answered a read with another length"
         self._send(self._form.data(cookie, offset, length), more=True)
         self._send(data)
+
+    def _pieces_done(
+        self, cookie: int, offset: int, length: int, errno: int, pieces: Pieces | None
+    ) -> None:
+        """The export has answered a read in pieces."""
+        self._requests -= 1
+        self._bytes -= length
+        assert self._requests >= 0, "an export answered a request twice"
+        if errno or pieces is None:
+            self._send_errno(cookie, offset, errno)
+            return
+        at, end = offset, offset + length
+        for size, data in pieces:
+            assert size > 0, "an export answered an empty piece"
+            last = at + size == end
+            if data is None:
+                self._send(self._form.hole(cookie, offset, at, size, last), more=not last)
+            else:
+                assert len(data) == size, "an export answered a piece with another length"
+                self._send(self._form.piece(cookie, offset, at, size, last), more=True)
+                self._send(data, more=not last)
+            at += size
+        assert at == end, "an export answered a read with another length"
 
     def _send_errno(self, cookie: int, offset: int, errno: int) -> None:
         error = nbd_error(errno)

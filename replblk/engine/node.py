@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from replblk.engine import ranges_told
 from replblk.engine.attach import Attach
 from replblk.engine.commands import Commands
 from replblk.engine.connection import Connection
@@ -360,6 +361,20 @@ class Node:
     def size_bytes(self, volume: int) -> int:
         """Size of the device as clients see it."""
         return self._ctx.volumes[volume].capacity_sectors * 512
+
+    def out_of_sync(
+        self, volume: int, offset: int, length: int, most: int
+    ) -> list[tuple[int, bool]]:
+        """(length, whether the peer may lack it) of neighbouring ranges; may stop early."""
+        return ranges_told.out_of_sync(self._ctx.volumes[volume], offset, length, most)
+
+    def all_here(self, volume: int) -> bool:
+        """Whether every read would now be answered from the local disk."""
+        return ranges_told.all_here(self._ctx.volumes[volume])
+
+    def zeroes_travel(self, volume: int) -> bool:
+        """Whether zeroes reach the peer without being sent as data."""
+        return ranges_told.zeroes_travel(self._ctx, self._ctx.volumes[volume])
 
     def status(self) -> NodeStatus:
         """A snapshot for people and machines."""

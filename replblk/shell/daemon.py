@@ -124,7 +124,9 @@ class Daemon:
         self._node = Node(resource, settings, ports)
         self._turns.drive(self._node)
         volumes = tuple(volume.number for volume in resource.local.volumes)
-        exports = VolumeExports(resource.name, volumes, self._node, self._clients, self._turns.wake)
+        exports = VolumeExports(
+            resource.name, volumes, self._node, self._clients, self._disks, self._turns.wake
+        )
         self._nbd = Server(exports, connections_max=settings.nbd_connections_max)
         self._metrics = MetricsServer(MetricsPage(self._node.status).text)
         self._control = ControlServer(self._on_request)

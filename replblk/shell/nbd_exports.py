@@ -4,6 +4,10 @@ An export is served while its node is Primary; the node itself decides, counts w
 open, and says why not. Ranges in bytes, multiples of 512 (the server turns odd ranges of careless
 clients into whole blocks). Requests longer than the node takes are split, and answered once: when
 every part is answered, with the first error.
+
+Told of ranges: ``base:allocation``, from the backing file's holes while every read is answered from
+it (else all is data, which is always safe to say), and ``replblk:dirty-bitmap``, bit 0: the peer
+may lack this. Source: the NBD protocol, "Metadata querying".
 """
 
 from __future__ import annotations
@@ -12,13 +16,33 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
-from nbd.export import Buffer, Done, Geometry, Refused
+from nbd.export import (
+    Buffer,
+    Done,
+    ExtentsDone,
+    Geometry,
+    PiecesDone,
+    Refused,
+)
+from nbd.protocol import BASE_ALLOCATION, AllocationFlag
 from replblk.engine.ports import CLIENT_DATA_BYTES_MAX, CLIENT_ZERO_BYTES_MAX
 from replblk.model.units import SECTOR_BYTES
 from replblk.shell.client import Clients
 
 PARTS_IN_FLIGHT_MAX = 16
 """Parts of one split request given to the node at once; the rest follow as these are answered."""
+
+DIRTY_BITMAP = "replblk:dirty-bitmap"
+"""The meta context of blocks out of sync with the peer."""
+DIRTY = 1
+"""Its only flag: NBD_STATE_DIRTY of QEMU's dirty-bitmap contexts."""
+EXTENTS_MAX = 1024
+"""Extents described at once: each costs two system calls on the loop's thread."""
+PIECES_MAX = 16
+"""A read of more pieces than this is sent whole."""
+HOLE_BYTES_MIN = 32 << 10
+"""A shorter hole is read like data: as an own piece it would cost more than it spares."""
+_HOLE = int(AllocationFlag.HOLE | AllocationFlag.ZERO)
 
 _Part = Callable[[Done], None]
 
@@ -35,6 +59,27 @@ class OpenableNode(Protocol):
     def size_bytes(self, volume: int) -> int:
         """Size of the device."""
 
+    def out_of_sync(
+        self, volume: int, offset: int, length: int, most: int
+    ) -> list[tuple[int, bool]]:
+        """(length, whether the peer may lack it)."""
+
+    def all_here(self, volume: int) -> bool:
+        """Whether every read is answered from the local disk."""
+
+    def zeroes_travel(self, volume: int) -> bool:
+        """Whether zeroes reach the peer without being sent as data."""
+
+
+class HoleyDisks(Protocol):
+    """What an export asks of the backing devices."""
+
+    def runs(self, volume: int, offset: int, length: int, most: int) -> list[tuple[int, bool]]:
+        """(length, whether it is a hole)."""
+
+    def punches(self, volume: int) -> bool:
+        """Whether a zero that may unmap is quick."""
+
 
 class VolumeExports:
     """``nbd.export.Exports`` over a node. volumes: their numbers, in the configuration's order."""
@@ -45,12 +90,14 @@ class VolumeExports:
         volumes: tuple[int, ...],
         node: OpenableNode,
         clients: Clients,
+        disks: HoleyDisks,
         wake: Callable[[], None],
     ) -> None:
         self._resource = resource
         self._volumes = volumes
         self._node = node
         self._clients = clients
+        self._disks = disks
         self._wake = wake
 
     def names(self) -> list[tuple[str, str]]:
@@ -77,7 +124,9 @@ class VolumeExports:
         if (refusal := self._node.open_device(volume)) is not None:
             return Refused(refusal)
         self._wake()
-        return VolumeExport(volume, self._geometry(volume), self._clients, self._closed)
+        return VolumeExport(
+            volume, self._geometry(volume), self._node, self._clients, self._disks, self._closed
+        )
 
     def _closed(self, volume: int) -> None:
         self._node.close_device(volume)
@@ -104,6 +153,8 @@ class VolumeExports:
             description=self._describe(volume),
             minimum_block=SECTOR_BYTES,
             identity=self._describe(volume),
+            can_fast_zero=True,
+            contexts=(DIRTY_BITMAP,),
         )
 
     def _describe(self, volume: int) -> str:
@@ -117,12 +168,16 @@ class VolumeExport:
         self,
         volume: int,
         geometry: Geometry,
+        node: OpenableNode,
         clients: Clients,
+        disks: HoleyDisks,
         on_closed: Callable[[int], None],
     ) -> None:
         self.geometry = geometry
         self._volume = volume
+        self._node = node
         self._clients = clients
+        self._disks = disks
         self._on_closed = on_closed
 
     def read(self, offset: int, length: int, done: Done) -> None:
@@ -131,6 +186,60 @@ class VolumeExport:
             self._clients.request(done, self._volume, "read", offset, length)
             return
         _Split(self._ranges("read", offset, length, CLIENT_DATA_BYTES_MAX), done, wants_data=True)
+
+    def read_pieces(self, offset: int, length: int, done: PiecesDone) -> None:
+        """Read only what is no hole of the backing file.
+
+        The holes are found now, and what is read is read later: both lie between the request and
+        its answer, so a write answered before the request is seen by both.
+        """
+        runs = _coarse(self._holes(offset, length, PIECES_MAX * 2), length)
+        if len(runs) > PIECES_MAX:
+            runs = [(length, False)]
+        pieces: list[tuple[int, Buffer | None]] = [(size, None) for size, _hole in runs]
+        waiting = sum(1 for _size, hole in runs if not hole)
+        failed = 0
+
+        def answered(number: int, errno: int, data: Buffer | None) -> None:
+            nonlocal waiting, failed
+            waiting -= 1
+            failed = failed or errno
+            pieces[number] = (pieces[number][0], data)
+            if not waiting:
+                done(failed, None if failed else pieces)
+
+        if not waiting:
+            done(0, pieces)
+            return
+        for number, (size, hole) in enumerate(runs):
+            if not hole:
+                self.read(offset, size, partial(answered, number))
+            offset += size
+
+    def extents(self, context: str, offset: int, length: int, done: ExtentsDone) -> None:
+        """Describe a range."""
+        if context == BASE_ALLOCATION:
+            told = [
+                (size, _HOLE if hole else 0)
+                for size, hole in self._holes(offset, length, EXTENTS_MAX)
+            ]
+        else:
+            assert context == DIRTY_BITMAP, f"a context that was not offered: {context}"
+            told = [
+                (size, DIRTY if dirty else 0)
+                for size, dirty in self._node.out_of_sync(self._volume, offset, length, EXTENTS_MAX)
+            ]
+        done(0, told)
+
+    def zeroes_fast(self, offset: int, length: int, may_unmap: bool) -> bool:
+        """On both nodes: here where the file's space may be given back."""
+        volume = self._volume
+        return may_unmap and self._disks.punches(volume) and self._node.zeroes_travel(volume)
+
+    def _holes(self, offset: int, length: int, most: int) -> list[tuple[int, bool]]:
+        if not self._node.all_here(self._volume):
+            return [(length, False)]
+        return self._disks.runs(self._volume, offset, length, most)
 
     def write(self, offset: int, data: Buffer, fua: bool, done: Done) -> None:
         """Write *data*."""
@@ -185,6 +294,19 @@ class VolumeExport:
             )
 
         return (part(start) for start in range(0, length, longest))
+
+
+def _coarse(runs: list[tuple[int, bool]], length: int) -> list[tuple[int, bool]]:
+    """Runs that cover *length*, without short holes."""
+    found: list[tuple[int, bool]] = []
+    left = length - sum(size for size, _hole in runs)
+    for size, is_hole in [*runs, *([(left, False)] if left else [])]:
+        hole = is_hole and size >= HOLE_BYTES_MIN
+        if found and found[-1][1] == hole:
+            found[-1] = (found[-1][0] + size, hole)
+        else:
+            found.append((size, hole))
+    return found
 
 
 class _Split:

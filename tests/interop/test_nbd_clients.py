@@ -72,9 +72,9 @@ def test_nbdinfo_reads_what_we_tell(server: Served, exports: MemoryExports) -> N
     assert export["block_size_minimum"] == exports.disks["disk"].geometry.minimum_block
     assert export["block_size_preferred"] == 4096
     assert export["block_size_maximum"] == 32 << 20
-    can = ("flush", "fua", "multi_conn", "trim", "zero", "df", "cache")
+    can = ("flush", "fua", "multi_conn", "trim", "zero", "fast_zero", "df", "cache")
     assert [export["can_" + what] for what in can] == [True] * len(can)
-    assert export["can_fast_zero"] is export["is_read_only"] is export["is_rotational"] is False
+    assert export["is_read_only"] is export["is_rotational"] is False
     assert run("nbdinfo", "--size", server.uri()) == f"{SIZE}\n"
     names = json.loads(run("nbdinfo", "--list", "--json", server.uri()))["exports"]
     assert [entry["export-name"] for entry in names] == ["disk"]

@@ -24,6 +24,7 @@ from nbd.protocol import (
     ErrorChunk,
     InfoRequest,
     MetaQuery,
+    OffsetHole,
     OptionReply,
     OptionRequest,
 )
@@ -98,6 +99,8 @@ class Said:
     extents: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     offset: int = 0
     """In the header of an extended chunk."""
+    pieces: list[tuple[int, int, bytes | None]] = field(default_factory=list, compare=False)
+    """(offset, length, data or None for a hole) of every part of a read that came in chunks."""
 
 
 def replies(raw: bytes, read_lengths: dict[int, int] | None = None) -> list[Said]:
@@ -129,15 +132,30 @@ def replies(raw: bytes, read_lengths: dict[int, int] | None = None) -> list[Said
             last = form if flags else "more"
             found.append(Said(last, cookie, extents=extents, offset=offset))
             continue
+        if kind in (Chunk.OFFSET_DATA, Chunk.OFFSET_HOLE):
+            piece: tuple[int, int, bytes | None]
+            if kind == Chunk.OFFSET_DATA:
+                assert len(payload) > 8
+                piece = (int.from_bytes(payload[:8]), len(payload) - 8, payload[8:])
+            else:
+                hole = OffsetHole.parse(payload)
+                assert hole.length > 0
+                piece = (hole.offset, hole.length, None)
+            said = Said(form, cookie, offset=offset)
+            if found and found[-1].form == "more":
+                assert (found[-1].cookie, found[-1].offset) == (cookie, offset)
+                said = found.pop()
+            said.form = form if flags else "more"
+            said.data += bytes(piece[1]) if piece[2] is None else piece[2]
+            said.pieces.append(piece)
+            found.append(said)
+            continue
         assert flags == 1, "every other chunk of this server is the last of its reply"
         if kind == Chunk.ERROR:
             told = ErrorChunk.parse(payload)
             assert told.rest == b""
             text = told.message.decode()
             found.append(Said(form, cookie, told.error, text, offset=offset))
-        elif kind == Chunk.OFFSET_DATA:
-            assert len(payload) > 8
-            found.append(Said(form, cookie, data=payload[8:], offset=offset))
         else:
             assert kind == Chunk.NONE
             assert payload == b""

@@ -244,7 +244,7 @@ def test_flags_follow_the_geometry() -> None:
     assert not isinstance(plain, Refused)
     always = flag.HAS_FLAGS | flag.SEND_FLUSH | flag.SEND_FUA | flag.SEND_CACHE
     all_can = flag.SEND_TRIM | flag.SEND_WRITE_ZEROES | flag.CAN_MULTI_CONN
-    assert transmission_flags(plain, False) == always | all_can
+    assert transmission_flags(plain, False) == always | all_can | flag.SEND_FAST_ZERO
     poor = MemoryExports.single(
         SIZE, can_trim=False, can_zero=False, can_multi_conn=False, read_only=True, rotational=True
     ).look("")

@@ -183,7 +183,7 @@ FUA, NO_HOLE, DF, FAST, LEN = (
         (Command.FLUSH, NO_HOLE),
         (Command.TRIM, NO_HOLE),
         (Command.CACHE, FUA),
-        (Command.WRITE_ZEROES, FAST),
+        (Command.TRIM, FAST),
         (Command.WRITE_ZEROES, DF),
     ],
 )
@@ -396,6 +396,7 @@ def test_at_most_64_mib_of_payload_is_in_flight(command: int) -> None:
 
 def test_replies_that_nobody_takes_stop_the_parser() -> None:
     s = Session()
+    s.disk.put(0, b"x" * 65536)
     s.send(request(Command.READ, 0, 65536) * 1000)
     assert s.t.full
     assert sum(map(len, s.t.take())) <= REPLIES_MAX + 65536 + 28

@@ -9,7 +9,13 @@ import pytest
 from nbd.export import Geometry, Refused
 from replblk.engine.ports import CLIENT_DATA_BYTES_MAX, CLIENT_ZERO_BYTES_MAX, ClientRequest
 from replblk.shell.client import Clients
-from replblk.shell.nbd_exports import PARTS_IN_FLIGHT_MAX, VolumeExport, VolumeExports
+from replblk.shell.nbd_exports import (
+    HOLE_BYTES_MIN,
+    PARTS_IN_FLIGHT_MAX,
+    PIECES_MAX,
+    VolumeExport,
+    VolumeExports,
+)
 from tests.support.recorder import Recorder
 
 MIB = 1 << 20
@@ -23,6 +29,7 @@ class Node(Recorder):
         super().__init__()
         self.refusal: str | None = None
         self.open_counts = {0: 0, 3: 0}
+        self.here = self.travel = True
 
     def open_device(self, volume: int, read_only: bool = False) -> str | None:
         if self.refusal is None:
@@ -35,6 +42,31 @@ class Node(Recorder):
     def size_bytes(self, volume: int) -> int:
         return (volume + 1) << 30
 
+    def out_of_sync(
+        self, volume: int, offset: int, length: int, most: int
+    ) -> list[tuple[int, bool]]:
+        return [(4096, True), (length - 4096, False)][:most]
+
+    def all_here(self, volume: int) -> bool:
+        return self.here
+
+    def zeroes_travel(self, volume: int) -> bool:
+        return self.travel
+
+
+class Disks:
+    """A backing device with holes where the test says: (length, hole), then data."""
+
+    def __init__(self) -> None:
+        self.holes: list[tuple[int, bool]] = []
+        self.punching = True
+
+    def runs(self, volume: int, offset: int, length: int, most: int) -> list[tuple[int, bool]]:
+        return self.holes[:most] or [(length, False)]
+
+    def punches(self, volume: int) -> bool:
+        return self.punching
+
 
 class Bench:
     """Exports over a node that answers when the test says so."""
@@ -42,7 +74,10 @@ class Bench:
     def __init__(self, *volumes: int) -> None:
         self.node = Node()
         self.clients = Clients(self.node)
-        self.exports = VolumeExports("r0", volumes or (0, 3), self.node, self.clients, self.wake)
+        self.disks = Disks()
+        self.exports = VolumeExports(
+            "r0", volumes or (0, 3), self.node, self.clients, self.disks, self.wake
+        )
         self.wakes = 0
         self.answers: list[tuple[int, bytes | None]] = []
 
@@ -200,3 +235,85 @@ def test_replies_are_handed_out_after_the_step_not_inside_the_node() -> None:
     assert bench.answers == []
     bench.clients.end_step()
     assert bench.answers == [(0, None)]
+
+
+def pieces_of(bench: Bench, length: int) -> list[tuple[int, bytes | None]] | None:
+    """Read in pieces from 0, answering every read with its offset's letter."""
+    told: list[object] = []
+    bench.open().read_pieces(0, length, lambda failed, pieces: told.extend((failed, pieces)))
+    for request in bench.take():
+        bench.reply(request, data=bytes([ord("a") + request.offset // MIB]) * request.length)
+    assert told[0] == 0
+    return told[1]  # type: ignore[return-value]
+
+
+def test_a_read_of_a_sparse_file_reads_only_its_data() -> None:
+    bench = Bench()
+    bench.disks.holes = [(MIB, True), (MIB, False), (2 * MIB, True)]
+    assert pieces_of(bench, 4 * MIB) == [(MIB, None), (MIB, b"b" * MIB), (2 * MIB, None)]
+
+
+def test_what_the_search_did_not_reach_is_read() -> None:
+    bench = Bench()
+    bench.disks.holes = [(MIB, True)]
+    assert pieces_of(bench, 2 * MIB) == [(MIB, None), (MIB, b"b" * MIB)]
+
+
+def test_short_holes_are_read_like_data() -> None:
+    bench = Bench()
+    bench.disks.holes = [(4096, False), (4096, True), (MIB - 8192, False)]
+    assert pieces_of(bench, MIB) == [(MIB, b"a" * MIB)]
+
+
+def test_a_file_of_many_holes_is_read_whole() -> None:
+    bench = Bench()
+    bench.disks.holes = [(HOLE_BYTES_MIN, n % 2 == 0) for n in range(PIECES_MAX + 4)]
+    length = HOLE_BYTES_MIN * (PIECES_MAX + 4)
+    assert pieces_of(bench, length) == [(length, b"a" * length)]
+
+
+def test_a_read_in_pieces_that_fails_is_one_error() -> None:
+    bench = Bench()
+    bench.disks.holes = [(MIB, False), (MIB, True), (MIB, False)]
+    told: list[object] = []
+    bench.open().read_pieces(0, 3 * MIB, lambda *answer: told.append(answer))
+    first, second = bench.take()
+    bench.reply(first, errno.EIO)
+    assert told == []
+    bench.reply(second, data=bytes(MIB))
+    assert told == [(errno.EIO, None)]
+
+
+def told_of(bench: Bench, context: str, length: int) -> list[tuple[int, int]]:
+    told: list[object] = []
+    bench.open().extents(context, 0, length, lambda *answer: told.extend(answer))
+    assert told[0] == 0
+    return told[1]  # type: ignore[return-value]
+
+
+def test_allocation_is_told_from_the_files_holes_only_where_reads_are_answered_from_it() -> None:
+    bench = Bench()
+    bench.disks.holes = [(MIB, True), (MIB, False)]
+    assert told_of(bench, "base:allocation", 2 * MIB) == [(MIB, 3), (MIB, 0)]
+    bench.node.here = False
+    assert told_of(bench, "base:allocation", 2 * MIB) == [(2 * MIB, 0)]
+    assert pieces_of(bench, MIB) == [(MIB, b"a" * MIB)]
+
+
+def test_the_dirty_bitmap_is_a_context_of_its_own() -> None:
+    bench = Bench()
+    look = bench.exports.look("0")
+    assert isinstance(look, Geometry)
+    assert look.contexts == ("replblk:dirty-bitmap",)
+    assert told_of(bench, "replblk:dirty-bitmap", MIB) == [(4096, 1), (MIB - 4096, 0)]
+
+
+def test_zeroes_are_fast_where_the_file_may_give_space_back_and_the_peer_takes_a_packet() -> None:
+    bench = Bench()
+    export = bench.open()
+    assert export.zeroes_fast(0, MIB, True)
+    assert not export.zeroes_fast(0, MIB, False), "kept allocated, it may have to be written"
+    bench.node.travel = False
+    assert not export.zeroes_fast(0, MIB, True)
+    bench.node.travel, bench.disks.punching = True, False
+    assert not export.zeroes_fast(0, MIB, True)
