@@ -40,7 +40,8 @@ class Context:
         """One-shot wish of ``connect --discard-my-data``."""
         self.split_brain = False
         """A split brain was detected and not resolved since the last successful connection."""
-        self._deferred: deque[Callable[[], None]] = deque()
+        self.deferred: deque[Callable[[], None]] = deque()
+        """To be run later in this step: see ``defer``."""
         self.watchers: list[Callable[[], bool]] = []
         """Asked after every state change; one that answers True is satisfied and removed."""
 
@@ -67,13 +68,13 @@ class Context:
 
     def defer(self, action: Callable[[], None]) -> None:
         """Run *action* later in this step, after what runs now has returned."""
-        self._deferred.append(action)
+        self.deferred.append(action)
 
     def run_deferred(self) -> bool:
         """Run what was deferred, including what that defers in turn; True if anything ran."""
-        ran = bool(self._deferred)
-        while self._deferred:
-            self._deferred.popleft()()
+        ran = bool(self.deferred)
+        while self.deferred:
+            self.deferred.popleft()()
         return ran
 
     def when(self, satisfied: Callable[[], bool]) -> None:

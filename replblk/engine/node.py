@@ -43,13 +43,15 @@ from replblk.model.state import State
 from replblk.model.status import NodeStatus
 from replblk.model.vocabulary import ConnState, DiskState
 from replblk.wire.framing import Packet
-from replblk.wire.hot import parse_block_ack, parse_data
+from replblk.wire.hot import parse_barrier, parse_barrier_ack, parse_block_ack, parse_data
 from replblk.wire.packets import ID_SYNCER, Cmd, decode
 
 _TOLERATED_UNKNOWN = frozenset(
     {Cmd.P_SYNC_PARAM, Cmd.P_SYNC_PARAM89, Cmd.P_SIZES, Cmd.P_UUIDS, Cmd.P_STATE}
 )
 """Packets for a volume we do not have are skipped if they only describe it."""
+
+_BEFORE_PROTOCOL = frozenset({Cmd.P_PROTOCOL, Cmd.P_PING, Cmd.P_PING_ACK})
 
 Route = Callable[[Volume, Packet], None]
 
@@ -147,13 +149,13 @@ class Node:
             Cmd.P_DATA: peer_writes.on_data,
             Cmd.P_TRIM: lambda v, p: peer_writes.on_zeroes(v, p.payload),
             Cmd.P_ZEROES: lambda v, p: peer_writes.on_zeroes(v, p.payload),
-            Cmd.P_BARRIER: connection_wide(peer_writes.on_barrier),
+            Cmd.P_BARRIER: lambda _, p: peer_writes.on_barrier(parse_barrier(p.payload)),
             Cmd.P_OUT_OF_SYNC: message(peer_writes.on_out_of_sync),
             Cmd.P_RECV_ACK: self._on_write_ack,
             Cmd.P_WRITE_ACK: self._on_write_ack,
             Cmd.P_RS_WRITE_ACK: self._on_write_ack,
             Cmd.P_NEG_ACK: self._on_write_ack,
-            Cmd.P_BARRIER_ACK: connection_wide(writes.on_barrier_ack),
+            Cmd.P_BARRIER_ACK: lambda _, p: writes.on_barrier_ack(*parse_barrier_ack(p.payload)),
             # reads
             Cmd.P_DATA_REQUEST: message(reads.on_data_request),
             Cmd.P_DATA_REPLY: lambda v, p: reads.on_data_reply(
@@ -193,9 +195,7 @@ class Node:
         route = self._routes.get(cmd)
         if route is None:
             raise PeerError(f"{cmd.name} is not supported by this node or not expected now")
-        if not self._handshake.protocol_received and cmd not in (
-            *(Cmd.P_PROTOCOL, Cmd.P_PING, Cmd.P_PING_ACK),
-        ):
+        if not self._handshake.protocol_received and cmd not in _BEFORE_PROTOCOL:
             raise PeerError(f"{cmd.name} before P_PROTOCOL")
         self._exchange.expects_only_bitmap(cmd, packet.volume)
         volume = self._ctx.volumes.get(packet.volume)
@@ -318,21 +318,25 @@ class Node:
 
     def step(self) -> None:
         """Drain the queue; then everything that was gathered: log transactions, barriers, waits."""
-        ctx = self._ctx
+        ctx, events, deferred = self._ctx, self._events, self._ctx.deferred
         while True:
             ctx.timers.run_due()
-            while self._events:
-                handler, arguments = self._events.popleft()
+            while events:
+                handler, arguments = events.popleft()
                 handler(*arguments)
+                if deferred:
+                    ctx.run_deferred()
+            if deferred:
                 ctx.run_deferred()
-            ctx.run_deferred()
             for volume in ctx.volumes.values():
                 if volume.al_gate is not None:
                     volume.al_gate.pump()
-            ctx.run_deferred()
-            ctx.ask_watchers()
+            if deferred:
+                ctx.run_deferred()
+            if ctx.watchers:
+                ctx.ask_watchers()
             self._connection.check_drained()
-            if not ctx.run_deferred() and not self._events:
+            if not ctx.run_deferred() and not events:
                 break
         self._writes.step_ended()
         ctx.timers.arm()

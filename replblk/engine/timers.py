@@ -14,14 +14,26 @@ class Timers:
         self._clock = clock
         self._due: dict[Hashable, tuple[int, Callable[[], None]]] = {}
         self._armed: int | None = None
+        self._earliest: int | None = None
+        """No deadline is before this one."""
+        self._gone = False
+        """The earliest one was cancelled or moved: look at all of them before the step ends."""
 
     def set(self, name: Hashable, delay_ns: int, action: Callable[[], None]) -> None:
         """Run *action* once, *delay_ns* from now."""
-        self._due[name] = (self._clock.now_ns() + delay_ns, action)
+        when = self._clock.now_ns() + delay_ns
+        before = self._due.get(name)
+        if before is not None and before[0] == self._earliest:
+            self._gone = True
+        self._due[name] = (when, action)
+        if self._earliest is None or when < self._earliest:
+            self._earliest = when
 
     def cancel(self, name: Hashable) -> None:
         """Forget a deadline; harmless if there is none."""
-        self._due.pop(name, None)
+        entry = self._due.pop(name, None)
+        if entry is not None and entry[0] == self._earliest:
+            self._gone = True
 
     def pending(self, name: Hashable) -> bool:
         """Whether that deadline is set."""
@@ -30,6 +42,8 @@ class Timers:
     def run_due(self) -> bool:
         """Run everything whose time has come, earliest first; True if anything ran."""
         now = self._clock.now_ns()
+        if self._earliest is None or now < self._earliest:
+            return False
         ripe = sorted(
             (
                 (when, at, name)
@@ -43,14 +57,17 @@ class Timers:
             if entry is not None and entry[0] == when:
                 del self._due[name]
                 entry[1]()
+        self._gone = True
         return bool(ripe)
 
     def arm(self) -> None:
         """Tell the clock the earliest deadline; called when a step ends."""
-        earliest = min((when for when, _ in self._due.values()), default=None)
-        if earliest != self._armed:
-            self._armed = earliest
-            self._clock.wake_at(earliest)
+        if self._gone:
+            self._gone = False
+            self._earliest = min((when for when, _ in self._due.values()), default=None)
+        if self._earliest != self._armed:
+            self._armed = self._earliest
+            self._clock.wake_at(self._earliest)
 
     def woken(self) -> None:
         """The clock's wish was fulfilled: the next ``arm`` must wish again."""

@@ -62,6 +62,8 @@ class TransferLog:
 
     def due_barriers(self) -> list[Epoch]:
         """Closed epochs whose barrier was not sent yet, in order; now they count as sent."""
+        if not self.due():
+            return []
         due = [epoch for epoch in self._closed if not epoch.barrier_sent]
         for epoch in due:
             epoch.barrier_sent = True

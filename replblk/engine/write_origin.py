@@ -24,7 +24,7 @@ from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.units import REQUEST_BYTES_MAX
 from replblk.model.vocabulary import ConnState, DiskState, Protocol
-from replblk.wire.hot import data_header, trim_header
+from replblk.wire.hot import barrier, data_header, trim_header
 from replblk.wire.packets import (
     DP_DISCARD,
     DP_FUA,
@@ -33,8 +33,6 @@ from replblk.wire.packets import (
     DP_SEND_WRITE_ACK,
     DP_ZEROES,
     FF_WZEROES,
-    Barrier,
-    BarrierAck,
     BlockDesc,
     Cmd,
 )
@@ -278,9 +276,9 @@ class WriteOrigin:
         write.volume.peer_pending -= 1
         self._net_done(write, ok)
 
-    def on_barrier_ack(self, ack: BarrierAck) -> None:
+    def on_barrier_ack(self, number: bytes, set_size: int) -> None:
         """P_BARRIER_ACK: the peer has an epoch for good; its writes may be forgotten."""
-        epoch = self.log.named_by(ack.barrier, ack.set_size)
+        epoch = self.log.named_by(number, set_size)
         for write in epoch.writes:
             if write.net == PENDING and write.flags & DP_SEND_WRITE_ACK:
                 raise PeerError("BarrierAck for an epoch with unacknowledged writes")
@@ -292,7 +290,8 @@ class WriteOrigin:
                 write.volume.peer_pending -= 1
                 self._net_done(write, True)
             self._forget(write)
-        self._flushes_progress()
+        if self._flushes:
+            self._flushes_progress()
         self._watch_acks()
 
     def _local_flushed(self, flush: Flush, errno: int) -> None:
@@ -386,7 +385,7 @@ class WriteOrigin:
     def send_barriers(self) -> None:
         """Send the barrier of every closed epoch."""
         for epoch in self.log.due_barriers():
-            self._ctx.peer.send(Cmd.P_BARRIER, Barrier(epoch.barrier))
+            self._ctx.peer.send_raw(Cmd.P_BARRIER, 0, barrier(epoch.barrier))
 
     def step_ended(self) -> None:
         """Nothing more follows for the moment: closed epochs get their barrier, but not in haste.

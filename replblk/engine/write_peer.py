@@ -19,15 +19,13 @@ from replblk.engine.epochs_received import EpochsReceived, ReceivedEpoch
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import ConnState, DiskState
-from replblk.wire.hot import block_ack, parse_data, parse_trim
+from replblk.wire.hot import barrier_ack, block_ack, parse_data, parse_trim
 from replblk.wire.packets import (
     DP_DISCARD,
     DP_FUA,
     DP_MAY_SET_IN_SYNC,
     DP_SEND_RECEIVE_ACK,
     DP_SEND_WRITE_ACK,
-    Barrier,
-    BarrierAck,
     BlockDesc,
     Cmd,
 )
@@ -84,6 +82,10 @@ class WritePeer:
         self._bytes = 0
         self._paused = False
         self._waiting: deque[PeerWrite] = deque()
+        self._storing = 0
+        """Writes given to the disk and not answered."""
+        self._barrier_acks: list[bytes] = []
+        """Due, and to be sent with the next acknowledgement of a write."""
         self.epochs = EpochsReceived(self._make_durable, self._ack_barrier)
 
     @property
@@ -117,11 +119,12 @@ class WritePeer:
         write.zero = True
         self._receive(write, refused_size=0)
 
-    def on_barrier(self, barrier: Barrier) -> None:
+    def on_barrier(self, number: bytes) -> None:
         """P_BARRIER: the current epoch ends."""
-        if not self.epochs.barrier(barrier.barrier):
+        if not self.epochs.barrier(number):
             raise PeerError("P_BARRIER for an empty epoch")
-        self.release_waiting()
+        if self._waiting:
+            self.release_waiting()
 
     def on_out_of_sync(self, volume: Volume, what: BlockDesc) -> None:
         """P_OUT_OF_SYNC: the peer wrote without us; remember the range."""
@@ -217,8 +220,13 @@ class WritePeer:
         offset = sector_offset(write.sector)
         volume.written_sectors += write.size >> 9
 
+        self._storing += 1
+
         def done(errno: int, _: Buffer | None) -> None:
+            self._storing -= 1
             self._done(write, errno)
+            if self._barrier_acks:
+                self._send_barrier_acks()
 
         if write.zero:
             unmap = bool(write.flags & DP_DISCARD)
@@ -302,8 +310,21 @@ class WritePeer:
         for volume in disks:
             self._ctx.io.flush(volume, lambda errno, _, v=volume: done(v, errno))  # type: ignore[misc]
 
-    def _ack_barrier(self, barrier: bytes, size: int) -> None:
-        self._ctx.peer.send(Cmd.P_BARRIER_ACK, BarrierAck(barrier, size))
+    def _ack_barrier(self, number: bytes, size: int) -> None:
+        """P_BARRIER_ACK, later in this step; or, while writes are on their way to the disk, with
+        the next of their acknowledgements: one packet less to wake the sender for."""
+        if not self._barrier_acks:
+            self._ctx.defer(self._barrier_acks_due)
+        self._barrier_acks.append(barrier_ack(number, size))
+
+    def _barrier_acks_due(self) -> None:
+        if not self._storing:
+            self._send_barrier_acks()
+
+    def _send_barrier_acks(self) -> None:
+        due, self._barrier_acks = self._barrier_acks, []
+        for ack in due:
+            self._ctx.peer.send_raw(Cmd.P_BARRIER_ACK, 0, ack)
 
     def _throttle(self) -> None:
         link = self._ctx.peer.data
@@ -321,6 +342,7 @@ class WritePeer:
         """Epochs are dropped, nothing of the old connection is acknowledged any more."""
         self._session += 1
         self._paused = False
+        self._barrier_acks.clear()
         self.epochs = EpochsReceived(self._make_durable, self._ack_barrier)
         waiting, self._waiting = self._waiting, deque()
         for write in waiting:  # never submitted, never acknowledged: the peer knows them as lost

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-_NS = 1_000_000_000
+_MS = 1_000_000
 
 
 class MonotonicClock:
@@ -49,9 +49,10 @@ class MonotonicClock:
             self._timer = None
 
     def _set(self, when_ns: int) -> None:
-        delay_ns = max(0, when_ns - time.monotonic_ns())
+        # The loop counts whole milliseconds: less than one would ring at once, again and again.
+        delay_ms = max(0, when_ns - time.monotonic_ns() + _MS - 1) // _MS
         self._timer_ns = when_ns
-        self._timer = self._loop.call_later(delay_ns / _NS, self._ring)
+        self._timer = self._loop.call_later(delay_ms / 1000, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
@@ -59,7 +60,7 @@ class MonotonicClock:
         if when_ns is None:
             return
         if time.monotonic_ns() < when_ns:
-            # The loop's timers have millisecond steps and may ring early; or the wish moved.
+            # The wish moved, or the loop's timer rang early.
             self._set(when_ns)
             return
         self._when_ns = None

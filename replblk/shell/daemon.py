@@ -30,7 +30,7 @@ from replblk.model.errors import AdminError
 from replblk.shell.client import Clients
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
-from replblk.shell.disk import FileDisks
+from replblk.shell.disks import FileDisks
 from replblk.shell.links import TcpLinks
 from replblk.shell.logs import LogObserver, start_logging
 from replblk.shell.metrics import MetricsPage
@@ -114,7 +114,7 @@ class Daemon:
             rcvbuf_bytes=net.rcvbuf_size,
         )
         paths = {volume.number: os.path.abspath(volume.disk) for volume in resource.local.volumes}
-        self._disks = FileDisks(paths, loop, self._turns.on_disk_done)
+        self._disks = FileDisks(paths, loop, self._turns.on_disk_done, self._log.info)
         self._clock = MonotonicClock(loop, self._turns.on_wake)
         self._clients = Clients(self._turns)
         # The peer's commit overlaps ours: send first, then write; replies last.

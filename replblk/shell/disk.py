@@ -14,16 +14,12 @@ import errno
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from replblk.engine.ports import Buffer, OpenFailed
-from replblk.shell.backing_device import BackingDevice, open_backing_device
-from replblk.shell.disk_writer import DiskWriter, WriteOp, WriteQueue
-from replblk.shell.holes import Runs, punches_holes, runs_of
+from replblk.engine.ports import Buffer
+from replblk.shell.backing_device import BackingDevice
+from replblk.shell.disk_writer import DiskDone, DiskWriter, WriteOp, WriteQueue
 from replblk.shell.turns import stop_process
-
-DiskDone = Callable[[int, int, "bytes | memoryview | None"], None]
-"""(op, errno, data), as ``Node.on_disk_done``."""
 
 COMMITTERS = 2
 """Commit threads of a device: a slow flush of one overlaps the writes of the other."""
@@ -51,7 +47,6 @@ class FileDisk:
         self._on_done = on_done
         self._in_flight = 0
         self._closed = False
-        self._punches = not device.is_block_device and punches_holes(device.fd, device.size_bytes)
         self._reads: list[_Read] = []
         self._writes: list[WriteOp] = []
         self._nowait = hasattr(os, "RWF_NOWAIT")
@@ -88,17 +83,6 @@ class FileDisk:
         assert not self._closed, "a flush of a closed disk"
         self._in_flight += 1
         self._writes.append(WriteOp(op, 0, 0, None, durable=True))
-
-    def runs(self, offset: int, length: int, most: int) -> Runs:
-        """Data and holes, as ``holes.runs_of``; a block device is data throughout."""
-        if self._closed or self._device.is_block_device:
-            return [(length, False)]
-        return runs_of(self._device.fd, offset, length, most)
-
-    @property
-    def punches(self) -> bool:
-        """Whether a zero that may unmap is quicker than a write."""
-        return self._punches and not self._closed
 
     def close(self) -> None:
         """Stop the threads and give the lock back; nothing may be in flight."""
@@ -205,43 +189,3 @@ def read_fully(fd: int, offset: int, length: int) -> tuple[int, bytes | None]:
     except OSError as error:
         return error.errno or errno.EIO, None
     return 0, pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-class FileDisks:
-    """Opens the backing devices of a resource (``engine.ports.Disks``). paths: by volume number."""
-
-    def __init__(
-        self, paths: dict[int, str], loop: asyncio.AbstractEventLoop, on_done: DiskDone
-    ) -> None:
-        self._paths = paths
-        self._loop = loop
-        self._on_done = on_done
-        self._open: list[FileDisk] = []
-        self._last: dict[int, FileDisk] = {}
-
-    def open(self, volume: int) -> FileDisk | OpenFailed:
-        """Open and lock the backing device of *volume*."""
-        device = open_backing_device(self._paths[volume])
-        if isinstance(device, OpenFailed):
-            return device
-        disk = FileDisk(device, self._loop, self._on_done)
-        self._open.append(disk)
-        self._last[volume] = disk
-        return disk
-
-    def runs(self, volume: int, offset: int, length: int, most: int) -> Runs:
-        """Data and holes of a volume's device; without one, data."""
-        disk = self._last.get(volume)
-        return disk.runs(offset, length, most) if disk is not None else [(length, False)]
-
-    def punches(self, volume: int) -> bool:
-        """Whether a volume's device gives parts back quickly."""
-        disk = self._last.get(volume)
-        return disk is not None and disk.punches
-
-    def end_step(self) -> None:
-        """Hand over what every disk gathered."""
-        for disk in self._open:
-            disk.end_step()
-        if any(disk.closed for disk in self._open):
-            self._open = [disk for disk in self._open if not disk.closed]

@@ -28,6 +28,8 @@ from replblk.shell.turns import stop_process
 
 IOV_MAX = 1024
 """Pieces of one pwritev (Linux UIO_MAXIOV)."""
+RUN_BYTES_MAX = 8 << 20
+"""Longest merged write."""
 ZERO_PIECE = bytes(1 << 20)
 """Written again and again where the file system can't zero a range itself."""
 
@@ -36,7 +38,11 @@ FALLOC_FL_PUNCH_HOLE = 0x02
 FALLOC_FL_ZERO_RANGE = 0x10
 """linux/falloc.h"""
 
-_CANNOT_ZERO = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EPERM)
+CANNOT_ZERO = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EPERM)
+"""What fallocate(2) says where the file system or device can't do it."""
+
+DiskDone = Callable[[int, int, "bytes | memoryview | None"], None]
+"""(op, errno, data), as ``Node.on_disk_done``."""
 
 
 @dataclass(slots=True)
@@ -153,7 +159,7 @@ class DiskWriter:
     def _zero(self, op: WriteOp) -> int:
         mode = FALLOC_FL_PUNCH_HOLE if op.unmap else FALLOC_FL_ZERO_RANGE
         failed = fallocate(self._fd, mode | FALLOC_FL_KEEP_SIZE, op.offset, op.length)
-        if failed not in _CANNOT_ZERO:
+        if failed not in CANNOT_ZERO:
             return failed
         done = 0
         try:
@@ -165,18 +171,22 @@ class DiskWriter:
         return 0
 
 
-def merged_runs(writes: list[WriteOp]) -> list[list[WriteOp]]:
-    """Writes sorted by offset, cut wherever one does not begin where the one before ends."""
+def merged_runs(writes: list[WriteOp], bytes_max: int = RUN_BYTES_MAX) -> list[list[WriteOp]]:
+    """Writes sorted by offset, cut wherever one does not begin where the one before ends, and where
+    a run of several would exceed IOV_MAX pieces or *bytes_max*."""
     if not writes:
         return []
     writes.sort(key=lambda op: op.offset)
-    runs = [[writes[0]]]
+    run = [writes[0]]
+    runs = [run]
     for before, op in pairwise(writes):
-        assert before.offset + before.length <= op.offset, "overlapping writes in flight"
-        if before.offset + before.length == op.offset and len(runs[-1]) < IOV_MAX:
-            runs[-1].append(op)
+        end = before.offset + before.length
+        assert end <= op.offset, "overlapping writes in flight"
+        if end == op.offset and len(run) < IOV_MAX and end + op.length - run[0].offset <= bytes_max:
+            run.append(op)
         else:
-            runs.append([op])
+            run = [op]
+            runs.append(run)
     return runs
 
 

@@ -21,6 +21,8 @@ _DATA = Struct(">Q8sII")
 _TRIM = Struct(">Q8sIII")
 _ACK = Struct(">Q8sII")
 _REQUEST = Struct(">Q8sI4x")
+_BARRIER = Struct(">4s4x")
+_BARRIER_ACK = Struct(">4sI")
 
 
 def header100(cmd: int, volume: int, length: int) -> bytes:
@@ -65,6 +67,30 @@ def parse_block_ack(payload: Buffer) -> tuple[int, bytes, int, int]:
     sector, block_id, blksize, seq = _ACK.unpack(payload)
     judge_size("an acknowledgement", sector, blksize, 0, DISCARD_BYTES_MAX)
     return sector, block_id, blksize, seq
+
+
+def barrier(number: bytes) -> bytes:
+    """The 8 payload bytes of P_BARRIER."""
+    return _BARRIER.pack(number)
+
+
+def parse_barrier(payload: Buffer) -> bytes:
+    """The number of the epoch that ends: 4 opaque bytes."""
+    _exactly(payload, 8, "a barrier")
+    (number,) = _BARRIER.unpack(payload)
+    return bytes(number)
+
+
+def barrier_ack(number: bytes, set_size: int) -> bytes:
+    """The 8 payload bytes of P_BARRIER_ACK."""
+    return _BARRIER_ACK.pack(number, set_size)
+
+
+def parse_barrier_ack(payload: Buffer) -> tuple[bytes, int]:
+    """(number, set_size) of P_BARRIER_ACK."""
+    _exactly(payload, 8, "a barrier's acknowledgement")
+    number, set_size = _BARRIER_ACK.unpack(payload)
+    return number, set_size
 
 
 def block_request(sector: int, block_id: bytes, blksize: int) -> bytes:

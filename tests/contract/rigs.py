@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import pytest
 import uvloop
 
 from replblk.engine.ports import Clock, Disk, Links, OpenFailed, Ports
 from replblk.model.config import Address, Resource, Settings
 from replblk.shell.clock import MonotonicClock
-from replblk.shell.disk import FileDisks
+from replblk.shell.disks import FileDisks
 from replblk.shell.links import TcpLinks
 from replblk.sim.options import Options
 from replblk.sim.setup import build_pair
@@ -77,18 +78,28 @@ class _Looped:
 
 
 class ShellDiskRig(_Looped):
-    """A file in a temporary directory behind ``shell.disk``."""
+    """A file in a temporary directory behind ``shell.disk_ring``, or else ``shell.disk``."""
 
-    def __init__(self, folder: Path, size_bytes: int) -> None:
+    def __init__(self, folder: Path, size_bytes: int, *, ring: bool) -> None:
         super().__init__()
         self.recorder = Recorder()
         self.path = folder / "disk"
         with self.path.open("wb") as file:
             file.truncate(size_bytes)
-        self._disks = FileDisks({0: str(self.path)}, self.loop, self.recorder.on_disk_done)
+        self.refusals: list[str] = []
+        self._disks = FileDisks(
+            {0: str(self.path)},
+            self.loop,
+            self.recorder.on_disk_done,
+            self.refusals.append,
+            ring=ring,
+        )
 
     def open(self) -> Disk | OpenFailed:
-        return self._disks.open(0)
+        disk = self._disks.open(0)
+        if self.refusals:
+            pytest.skip(f"no io_uring with O_DIRECT here: {self.refusals[0]}")
+        return disk
 
     def submit(self) -> None:
         self._disks.end_step()
@@ -124,8 +135,15 @@ class ShellClockRig(_Looped):
 
 
 @contextlib.contextmanager
-def shell_disk(folder: Path, size_bytes: int) -> Iterator[DiskRig]:
-    rig = ShellDiskRig(folder, size_bytes)
+def threads_disk(folder: Path, size_bytes: int) -> Iterator[DiskRig]:
+    rig = ShellDiskRig(folder, size_bytes, ring=False)
+    yield rig
+    rig.loop.close()
+
+
+@contextlib.contextmanager
+def ring_disk(folder: Path, size_bytes: int) -> Iterator[DiskRig]:
+    rig = ShellDiskRig(folder, size_bytes, ring=True)
     yield rig
     rig.loop.close()
 
@@ -226,6 +244,6 @@ def sim_clock() -> Iterator[ClockRig]:
     yield SimClockRig()
 
 
-DISK_RIGS = {"shell": shell_disk, "sim": sim_disk}
+DISK_RIGS = {"threads": threads_disk, "ring": ring_disk, "sim": sim_disk}
 LINK_RIGS = {"shell": shell_links, "sim": sim_links}
 CLOCK_RIGS = {"shell": shell_clock, "sim": sim_clock}

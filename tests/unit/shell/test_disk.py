@@ -16,7 +16,7 @@ from tests.contract.rigs import ShellDiskRig
 
 @pytest.fixture
 def rig(tmp_path: Path) -> ShellDiskRig:
-    return ShellDiskRig(tmp_path, 1 << 20)
+    return ShellDiskRig(tmp_path, 1 << 20, ring=False)
 
 
 def opened(rig: ShellDiskRig) -> FileDisk:

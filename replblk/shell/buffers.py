@@ -1,0 +1,71 @@
+"""Memory that a disk can be written from directly: aligned, at a fixed address, used again.
+
+O_DIRECT wants buffers aligned to the device's blocks, and io_uring wants addresses that stay. A
+``Pool`` keeps buffers of powers of two bytes from 4 KiB to 1 MiB, so that a steady load takes no
+new memory; larger ones are made and dropped. Sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from dataclasses import dataclass
+
+ALIGN_BYTES = 512
+"""What every buffer here is aligned to at least."""
+_SLAB_BYTES = 256 << 10
+_SMALLEST, _LARGEST = 4096, 1 << 20
+KEPT_BYTES_MAX = 24 << 20
+"""Free buffers kept for use again: three full batches of a disk."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """A piece of aligned memory: what Python writes into, and its address."""
+
+    view: memoryview
+    address: int
+    size: int
+
+
+class Pool:
+    """Buffers to be taken and given back. For one thread."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[Slot]] = {}
+        self.kept_bytes = 0
+
+    def take(self, size: int) -> Slot:
+        """A slot of at least *size* bytes, with anything in it."""
+        rounded = max(_SMALLEST, 1 << (size - 1).bit_length())
+        free = self._free.get(rounded)
+        if not free:
+            if rounded > _LARGEST:
+                return _carved(size, size)[0]
+            free = self._free.setdefault(rounded, [])
+            free += _carved(max(rounded, _SLAB_BYTES), rounded)
+            self.kept_bytes += max(rounded, _SLAB_BYTES)
+        self.kept_bytes -= rounded
+        return free.pop()
+
+    def give(self, slot: Slot) -> None:
+        """Take a slot back that nobody uses any more."""
+        if slot.size <= _LARGEST and self.kept_bytes + slot.size <= KEPT_BYTES_MAX:
+            self.kept_bytes += slot.size
+            self._free[slot.size].append(slot)
+
+
+def _carved(total: int, size: int) -> list[Slot]:
+    """*total* bytes of fresh memory in page-aligned slots of *size* bytes."""
+    memory = mmap.mmap(-1, total)
+    view = memoryview(memory)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return [Slot(view[at : at + size], address + at, size) for at in range(0, total, size)]
+
+
+def aligned_bytes(length: int) -> tuple[memoryview, int]:
+    """Fresh memory to read into and give away: exactly *length* bytes, and their address."""
+    room = bytearray(length + ALIGN_BYTES)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    skip = -address % ALIGN_BYTES
+    return memoryview(room)[skip : skip + length], address + skip

@@ -1,0 +1,86 @@
+"""Opens the backing devices of a resource, each by the fastest way that the system allows.
+
+io_uring with O_DIRECT where both can be had, else threads over the page cache: both keep the same
+promises and pass the same tests. Which one it is, and why not the other, is told to *log*.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from replblk.engine.ports import OpenFailed
+from replblk.shell.backing_device import BackingDevice, open_backing_device
+from replblk.shell.disk import FileDisk
+from replblk.shell.disk_ring import RingDisk
+from replblk.shell.disk_writer import DiskDone
+from replblk.shell.holes import Runs, punches_holes, runs_of
+
+AnyDisk = FileDisk | RingDisk
+
+
+class FileDisks:
+    """``engine.ports.Disks``. paths: by volume number; ring: whether io_uring may be tried."""
+
+    def __init__(
+        self,
+        paths: dict[int, str],
+        loop: asyncio.AbstractEventLoop,
+        on_done: DiskDone,
+        log: Callable[[str], None] = lambda text: None,
+        *,
+        ring: bool = True,
+    ) -> None:
+        self._paths = paths
+        self._loop = loop
+        self._on_done = on_done
+        self._log = log
+        self._ring = ring
+        self._open: list[AnyDisk] = []
+        self._devices: dict[int, tuple[BackingDevice, bool]] = {}
+        """Each volume's device of late, and whether it punches holes."""
+
+    def open(self, volume: int) -> AnyDisk | OpenFailed:
+        """Open and lock the backing device of *volume*."""
+        path = self._paths[volume]
+        device = open_backing_device(path)
+        if isinstance(device, OpenFailed):
+            return device
+        disk: AnyDisk | None = None
+        if self._ring:
+            try:
+                disk = RingDisk(device, self._loop, self._on_done)
+            except OSError as refused:
+                why = refused.strerror or os.strerror(refused.errno or 0)
+                self._log(f"{path}: without io_uring and O_DIRECT ({why}); threads do it, slower")
+        if disk is None:
+            disk = FileDisk(device, self._loop, self._on_done)
+        self._open.append(disk)
+        punches = not device.is_block_device and punches_holes(device.fd, device.size_bytes)
+        self._devices[volume] = (device, punches)
+        return disk
+
+    def runs(self, volume: int, offset: int, length: int, most: int) -> Runs:
+        """Data and holes of a volume's device, as ``holes.runs_of``; a block device, or none at
+        all, is data throughout."""
+        device, _ = self._devices.get(volume, (None, False))
+        if device is None or device.is_block_device or device.fd < 0:
+            return [(length, False)]
+        return runs_of(device.fd, offset, length, most)
+
+    def punches(self, volume: int) -> bool:
+        """Whether on a volume's device a zero that may unmap is quicker than a write."""
+        device, punches = self._devices.get(volume, (None, False))
+        return device is not None and device.fd >= 0 and punches
+
+    def end_step(self) -> None:
+        """Hand over what every disk gathered."""
+        closed = False
+        for disk in self._open:
+            if disk.closed:
+                closed = True
+            else:
+                disk.end_step()
+        if closed:
+            self._open = [disk for disk in self._open if not disk.closed]
