@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from replblk.model.config import DiskOptions, HostConfig, Resource
-from replblk.model.vocabulary import Fencing
+from replblk.model.vocabulary import Fencing, Protocol
 
 Severity = Literal["error", "warn"]
 
@@ -70,16 +70,29 @@ LIMITATIONS: tuple[Limitation, ...] = (
         lambda resource: resource.net.allow_two_primaries,
     ),
     Limitation(
-        *("error", "fencing other than dont-care", "remove the option: nothing would be fenced"),
-        _any_disk(lambda disk: disk.fencing is not Fencing.DONT_CARE),
+        *("error", "fencing resource-and-stonith with protocol A"),
+        "use protocol B or C: with A an acknowledged write may be the peer's loss unseen",
+        lambda resource: (
+            resource.net.protocol is Protocol.A
+            and any(
+                volume.options.fencing is Fencing.RESOURCE_AND_STONITH
+                for volume in resource.local.volumes
+            )
+        ),
     ),
     Limitation(
         *("error", "on-congestion other than block", "remove the option"),
         lambda resource: resource.net.on_congestion != "block",
     ),
     Limitation(
-        *("warn", "handlers", "no handler is called"),
-        lambda resource: bool(resource.handlers),
+        *("warn", "fencing without a handler fence-peer"),
+        "nothing fences the peer: without it nobody is promoted, frozen I/O waits for resume-io",
+        lambda resource: (
+            not resource.handlers.get("fence-peer")
+            and any(
+                volume.options.fencing is not Fencing.DONT_CARE for volume in resource.local.volumes
+            )
+        ),
     ),
     Limitation(
         *("warn", "resync-after", "resources resync side by side"),
@@ -103,7 +116,7 @@ def unsupported(resource: Resource) -> list[tuple[Severity, str]]:
             limit.severity,
             f"resource {resource.name}: not supported: {limit.what}; {limit.instead}."
             if limit.severity == "error"
-            else f"resource {resource.name}: has no effect yet: {limit.what}; {limit.instead}.",
+            else f"resource {resource.name}: without full effect: {limit.what}; {limit.instead}.",
         )
         for limit in sorted(LIMITATIONS, key=lambda limit: limit.severity)
         if limit.used(resource)

@@ -205,6 +205,18 @@ def resume_sync(session: Session, names: tuple[str, ...]) -> int:
     return session.command(names, "resume-sync")
 
 
+@resource_command("suspend-io")
+def suspend_io(session: Session, names: tuple[str, ...]) -> int:
+    """Hold the reads and writes of RES; clients wait."""
+    return session.command(names, "suspend-io")
+
+
+@resource_command("resume-io")
+def resume_io(session: Session, names: tuple[str, ...]) -> int:
+    """Let held reads and writes go on, whatever held them: a command, fencing, or lack of data."""
+    return session.command(names, "resume-io")
+
+
 @resource_command("verify")
 @click.option("--start", type=click.IntRange(0), metavar="SECTOR", help="Begin there.")
 @click.option("--stop", type=click.IntRange(0), metavar="SECTOR", help="End before there.")
@@ -298,6 +310,6 @@ def _peer_is_outdated(session: Session, resource: Resource, volume: int | None) 
 
 RESOURCE_COMMANDS = (
     *(up, down, run, primary, secondary, connect, disconnect, attach, detach, invalidate),
-    *(invalidate_remote, outdate, pause_sync, resume_sync, verify),
+    *(invalidate_remote, outdate, pause_sync, resume_sync, suspend_io, resume_io, verify),
     *(wait_connect, wait_sync),
 )

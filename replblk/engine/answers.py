@@ -21,6 +21,9 @@ ADVICE: dict[Code, str] = {
     Code.NO_REMOTE_DISK: "attach the peer's disk first",
     Code.CONCURRENT_ST_CHG: "both nodes changed state at once: try again",
     Code.IN_TRANSIENT_STATE: "try again in a moment",
+    Code.PRIMARY_NOP: "fencing is on and the peer could not be fenced (the log tells what the "
+    "handler fence-peer said): connect to it, or, if it is certain that nobody uses its data, use "
+    "primary --force",
 }
 
 

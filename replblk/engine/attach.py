@@ -60,6 +60,7 @@ class Attach:
             told(Answer(10, disk.text, disk.number))
             return
         volume.backing = disk
+        volume.io_failed = False
         self._ctx.states.force(volume, "attach", disk=DiskState.ATTACHING)
         _Attachment(self._ctx, volume, self._disk_failure, told).begin()
 

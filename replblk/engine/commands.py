@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from replblk.engine.answers import outcome, refusal, unknown_algorithm
 from replblk.engine.context import SECOND_NS
+from replblk.engine.disconnecting import Disconnect
 from replblk.engine.ports import Answer, Command
 from replblk.model.state import State
 from replblk.model.vocabulary import Code, ConnState, DiskState, Role
 from replblk.rules.transitions import (
     DETACH,
-    DISCONNECT,
     INVALIDATE,
     INVALIDATE_REMOTE,
     VERIFY,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from replblk.engine.attach import Attach
     from replblk.engine.connection import Connection
     from replblk.engine.context import Context
+    from replblk.engine.fencing import PeerFencing
     from replblk.engine.role_change import RoleChange
     from replblk.engine.state_change import StateRequests
     from replblk.engine.verify import Verify
@@ -47,6 +48,7 @@ class Commands:
         requests: StateRequests,
         roles: RoleChange,
         verify: Verify,
+        fencing: PeerFencing,
     ) -> None:
         self._ctx = ctx
         self._attach = attach
@@ -54,13 +56,15 @@ class Commands:
         self._requests = requests
         self._roles = roles
         self._verify = verify
+        self._fencing = fencing
+        self._disconnect = Disconnect(ctx, connection, requests)
         self._queue: deque[Command] = deque()
         self._running: Command | None = None
         self._verbs: dict[str, Callable[[Command, Then], None]] = {
             "up": self._up,
             "down": self._down,
             "connect": self._connect,
-            "disconnect": self._disconnect,
+            "disconnect": self._disconnect.run,
             "attach": self._each(self._attach_one),
             "detach": self._each(self._detach_one),
             "primary": self._each(roles.primary),
@@ -71,6 +75,8 @@ class Commands:
             "outdate": self._each(self._outdate),
             "pause-sync": self._each(self._pause),
             "resume-sync": self._each(self._resume),
+            "suspend-io": self._each(self._suspend_io),
+            "resume-io": self._each(self._resume_io),
         }
         self._waits = {"wait-connect": self._wait_connect, "wait-sync": self._wait_sync}
 
@@ -176,7 +182,7 @@ class Commands:
             elif self._ctx.states.connection is ConnState.STANDALONE:
                 disconnected(Answer())
             else:
-                self._disconnect(command, disconnected)
+                self._disconnect.run(command, disconnected)
 
         def disconnected(answer: Answer) -> None:
             if answer.exit_code:
@@ -263,45 +269,6 @@ class Commands:
         self._connection.start("administrator")
         then(Answer())
 
-    def _disconnect(self, command: Command, then: Then) -> None:
-        connection = self._ctx.states.connection
-        if connection is ConnState.STANDALONE:
-            then(
-                Answer(10, "Invalid configuration request: unknown connection, not connected", 162)
-            )
-            return
-        if not command.options.get("force"):
-            for volume in self._ctx.volumes.values():
-                wanted = volume.state.but(conn=ConnState.DISCONNECTING)
-                code = self._ctx.states.judge(volume, wanted)
-                if isinstance(code, Code) and code is not Code.IN_TRANSIENT_STATE:
-                    then(refusal(code))
-                    return
-
-        def alone(why: str) -> None:
-            self._connection.stand_alone(why)
-
-            def standing() -> bool:
-                if self._ctx.states.connection is not ConnState.STANDALONE:
-                    return False
-                then(Answer())
-                return True
-
-            self._ctx.when(standing)
-
-        def answered(code: Code) -> None:
-            if code >= Code.SUCCESS:
-                alone("disconnected")
-            elif code is Code.CW_FAILED_BY_PEER:
-                then(refusal(code))
-            else:
-                self._ctx.timers.set("leave", SECOND_NS, lambda: self._disconnect(command, then))
-
-        if connection is ConnState.WF_REPORT_PARAMS and not command.options.get("force"):
-            self._requests.leave(DISCONNECT, answered)
-        else:
-            alone("disconnected")
-
     # -- resync -------------------------------------------------------------------------------
 
     def _invalidate(self, volume: Volume, command: Command, then: Then) -> None:
@@ -350,6 +317,16 @@ class Commands:
             then(Answer(10, "Sync-pause flag is already cleared", 135))
             return
         then(outcome(self._ctx.states.force(volume, "resume-sync", user_isp=False)))
+
+    # -- suspended I/O ------------------------------------------------------------------------
+
+    def _suspend_io(self, volume: Volume, command: Command, then: Then) -> None:
+        then(outcome(self._ctx.states.force(volume, "suspend-io", susp=True)))
+
+    def _resume_io(self, volume: Volume, command: Command, then: Then) -> None:
+        """Whatever held I/O up holds it no longer: it goes on with what data there is."""
+        self._fencing.thaw(volume, "resume-io", susp=False, susp_nod=False, susp_fen=False)
+        then(Answer())
 
     # -- waiting ------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from replblk.model.vocabulary import ConnState
 
 if TYPE_CHECKING:
     from replblk.engine.context import Context
+    from replblk.rules.transitions import StateRequest
 
 PARTING_NS = SECOND_NS
 """How long sockets stay open after a verdict that the peer has to reach by itself."""
@@ -93,14 +94,17 @@ class Connection:
         """The peer asked for a graceful disconnect and was answered."""
         self.broken(ConnState.TEAR_DOWN, why)
 
-    def stand_alone(self, why: str) -> None:
-        """Give the connection up until an administrator says ``connect``."""
+    def stand_alone(self, why: str, wish: StateRequest | None = None) -> None:
+        """Give the connection up until an administrator says ``connect``.
+
+        wish: the graceful disconnect that the peer agreed to, which may outdate a disk.
+        """
         if self._ctx.states.connection in (ConnState.STANDALONE, ConnState.DISCONNECTING):
             return
         self.last_failure = why
         self.setup.stop()
         self._ctx.timers.cancel("reconnect")
-        self._end(ConnState.DISCONNECTING, why)
+        self._end(ConnState.DISCONNECTING, why, wish)
         self._when_drained(lambda: self._ctx.states.set_connection(ConnState.STANDALONE, why))
 
     def disagree(self, why: str) -> None:
@@ -122,13 +126,13 @@ class Connection:
                 self._parting.remove(link)
                 self._ctx.ports.links.close(link)
 
-    def _end(self, state: ConnState, why: str) -> None:
+    def _end(self, state: ConnState, why: str, wish: StateRequest | None = None) -> None:
         self._ends()
         self._ctx.peer.drop()
         for volume in self._ctx.volumes.values():
             volume.handshaking = False
             volume.consider_resync = False
-        self._ctx.states.set_connection(state, why)
+        self._ctx.states.set_connection(state, why, wish)
         self._settle()
         for volume in self._ctx.volumes.values():
             if volume.meta is not None and volume.has_disk:

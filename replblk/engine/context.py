@@ -13,6 +13,7 @@ from replblk.model.notices import Level, Told
 
 if TYPE_CHECKING:
     from replblk.engine.disk_io import DiskIo
+    from replblk.engine.handlers import HandlerCalls
     from replblk.engine.peer_link import PeerLink
     from replblk.engine.states import States
     from replblk.engine.volume import Volume
@@ -27,6 +28,7 @@ class Context:
     states: States
     peer: PeerLink
     io: DiskIo
+    handlers: HandlerCalls
 
     def __init__(self, resource: Resource, settings: Settings, ports: Ports) -> None:
         self.resource = resource

@@ -42,4 +42,5 @@ class DiskFailure:
     def _give_up(self, volume: Volume, what: str) -> None:
         if volume.state.disk > DiskState.FAILED:
             self._ctx.tell(Level.ERROR, "Local IO failed. Detaching...", volume.number)
+            volume.io_failed = True
             self._ctx.states.force(volume, what, disk=DiskState.FAILED)

@@ -1,7 +1,7 @@
 """Carries out what follows a committed state change, in the order ``rules.consequences`` gives.
 
 This is the second table of a node: which state leads to which work. Journeys that begin with a
-state (resync, detach) are started here through callables; handlers are not called yet.
+state (resync, detach) are started here through callables.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from replblk.engine.fencing import PeerFencing
 from replblk.engine.handshake import send_sizes, send_state, send_uuids
 from replblk.model.generation import same_generation
 from replblk.model.notices import Level
-from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.model.vocabulary import ConnState, DiskState, OnIoError, Role
 from replblk.rules.consequences import Follow, after_change, rotated, rotation_after
 from replblk.rules.generations import Rotation
 from replblk.wire.packets import UUID_FLAG_CRASHED_PRIMARY
@@ -20,8 +21,13 @@ from replblk.wire.packets import UUID_FLAG_CRASHED_PRIMARY
 if TYPE_CHECKING:
     from replblk.engine.context import Context
     from replblk.engine.volume import Volume
+    from replblk.engine.write_origin import WriteOrigin
     from replblk.model.state import State
 
+_HANDLERS = {
+    Follow.CALL_PRI_ON_INCON_DEGR: "pri-on-incon-degr",
+    Follow.CALL_AFTER_RESYNC_TARGET: "after-resync-target",
+}
 PEER_GENERATION_NS = 10_000_000_000
 """How long a peer may take to begin a generation; DRBD itself does not wait for it at all."""
 _TARGET = (ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T)
@@ -36,17 +42,10 @@ _ELSEWHERE = frozenset(
 )
 NOT_CALLED_YET = frozenset(
     {
-        Follow.CALL_PRI_ON_INCON_DEGR,
-        Follow.CALL_LOCAL_IO_ERROR,
-        Follow.CALL_AFTER_RESYNC_TARGET,
-        Follow.CALL_UNFENCE_PEER,
-        Follow.CALL_FENCE_PEER,
         Follow.CHECK_RESYNC_AFTER,
-        Follow.THAW_FENCING,
-        Follow.PEER_FENCED,
     }
 )
-"""Handlers, fencing and resync-after: the configuration is refused or warned about at ``up``."""
+"""resync-after: the configuration is warned about at ``up``."""
 
 
 class FollowUps:
@@ -58,8 +57,10 @@ class FollowUps:
         *,
         detach: Callable[[Volume], None],
         start_source: Callable[[Volume], None],
+        writes: WriteOrigin,
     ) -> None:
         self._ctx = ctx
+        self.fencing = PeerFencing(ctx, writes, self.begin_generation)
         self._detach = detach
         self._start_source = start_source
 
@@ -67,6 +68,8 @@ class FollowUps:
         """Do all that follows."""
         if new.conn < ConnState.CONNECTED and volume.awaits_peer_generation:
             self._peer_generation_known(volume, False)
+        if old.conn < ConnState.CONNECTED <= new.conn:
+            self.fencing.peer_is_back(volume)
         for follow in after_change(old, new, apv=self._ctx.peer.apv or 101):
             self._do(follow, volume, old, new)
 
@@ -76,11 +79,28 @@ class FollowUps:
             volume.generation_due = False
         if follow in _ELSEWHERE or follow in NOT_CALLED_YET:
             return
-        if follow is Follow.CLEAR_CRASHED_PRIMARY:
+        if follow in _HANDLERS:
+            ctx.handlers.call(_HANDLERS[follow], volume)
+        elif follow is Follow.CALL_LOCAL_IO_ERROR:
+            # Begun before the peer is told, but not waited for: it may be what ends this node.
+            policy = volume.config.options.on_io_error
+            if volume.io_failed and policy is OnIoError.CALL_LOCAL_IO_ERROR:
+                ctx.handlers.call("local-io-error", volume)
+        elif follow is Follow.CLEAR_CRASHED_PRIMARY:
             volume.crashed_primary = False
             self._clear_peers_crash_mark(volume)
-        elif follow in (Follow.THAW_BY_PEER, Follow.THAW_BY_DISK):
-            ctx.states.force(volume, "data is accessible again", susp_nod=False)
+        elif follow is Follow.THAW_BY_PEER:
+            ctx.states.force(volume, "the peer has data", susp_nod=False)
+        elif follow is Follow.THAW_BY_DISK:
+            self.fencing.thaw(volume, "the local disk has data", susp_nod=False)
+        elif follow is Follow.THAW_FENCING:
+            ctx.states.force(volume, "the peer is back", susp_fen=False)
+        elif follow is Follow.PEER_FENCED:
+            self.fencing.thaw(volume, "the peer is fenced", susp_fen=False)
+        elif follow is Follow.CALL_FENCE_PEER:
+            self.fencing.lost_peer()
+        elif follow is Follow.CALL_UNFENCE_PEER:
+            self.fencing.resync_finished()
         elif follow is Follow.NEW_CURRENT_UUID:
             self._rotate(volume, old, new)
         elif follow is Follow.WRITE_BITMAP:
@@ -170,6 +190,9 @@ class FollowUps:
         rotation = rotation_after(
             old, new, volume.uuids, target_unfinished=volume.target_unfinished
         )
+        if new.suspended and rotation is not Rotation.KEEP:
+            volume.generation_planned = rotation  # nothing is written before it begins
+            return
         self.begin_generation(volume, rotation)
 
     def begin_generation(

@@ -20,6 +20,7 @@ from replblk.engine.context import Context
 from replblk.engine.disk_failure import DiskFailure
 from replblk.engine.disk_io import DiskIo
 from replblk.engine.follow import FollowUps
+from replblk.engine.handlers import HandlerCalls
 from replblk.engine.handshake import Handshake
 from replblk.engine.peer_link import PeerLink
 from replblk.engine.peer_state import PeerState
@@ -66,6 +67,7 @@ class Node:
             ctx.volumes[config.number] = Volume(config)
         failure = DiskFailure(ctx)
         ctx.io = DiskIo(ctx)
+        ctx.handlers = HandlerCalls(ctx)
         ctx.states = States(ctx, self._after)
         ctx.peer = PeerLink(ctx, self._on_packet, self._on_broken)
         self._writes = WriteOrigin(ctx, failure)
@@ -75,7 +77,9 @@ class Node:
         self._reads = ReadPath(ctx, failure)
         self._target = ResyncTarget(ctx, failure)
         self._source = ResyncSource(ctx, failure)
-        self._exchange = ResyncBitmap(ctx, self._target_ready)
+        self._exchange = ResyncBitmap(
+            ctx, self._target_ready, lambda why: self._connection.stand_alone(why)
+        )
         self._verify = Verify(ctx, failure)
         self._attach = Attach(ctx, failure)
         self._connection = Connection(
@@ -93,19 +97,22 @@ class Node:
             target_done=self._source.target_reports_done,
             verify_done=self._verify.initiator_reports_done,
             uuids_changed=lambda volume: self._follow.peer_uuids_changed(volume),
+            go_on_alone=lambda volume, why: self._follow.fencing.thaw(volume, why, susp_fen=False),
         )
         self._follow = FollowUps(
             ctx,
             detach=self._detach,
             start_source=self._exchange.start_source,
+            writes=self._writes,
         )
         self._commands = Commands(
             ctx,
             attach=self._attach,
             connection=self._connection,
             requests=self._requests,
-            roles=RoleChange(ctx, self._requests, self._writes),
+            roles=RoleChange(ctx, self._requests, self._writes, self._follow.fencing),
             verify=self._verify,
+            fencing=self._follow.fencing,
         )
         self._routes = self._table()
         self._clients: dict[str, Callable[[Volume, ClientRequest], None]] = {
@@ -299,6 +306,10 @@ class Node:
     def on_disk_done(self, op: int, errno: int, data: Buffer | None) -> None:
         """A disk operation ended; errno 0: well."""
         self._events.append((self._ctx.io.done, (op, errno, data)))
+
+    def on_handler_done(self, number: int, exit_code: int, trouble: str) -> None:
+        """A handler is over; trouble: why its exit code means nothing, or ""."""
+        self._events.append((self._ctx.handlers.done, (number, exit_code, trouble)))
 
     def on_wake(self) -> None:
         """The time asked for has come."""

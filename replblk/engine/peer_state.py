@@ -51,6 +51,7 @@ class PeerState:
         target_done: Callable[[Volume], None],
         verify_done: Callable[[Volume], None],
         uuids_changed: Callable[[Volume], None],
+        go_on_alone: Callable[[Volume, str], None],
     ) -> None:
         self._ctx = ctx
         self._stand_alone = stand_alone
@@ -58,6 +59,7 @@ class PeerState:
         self._target_done = target_done
         self._verify_done = verify_done
         self._uuids_changed = uuids_changed
+        self._go_on_alone = go_on_alone
 
     # -- sizes --------------------------------------------------------------------------------
 
@@ -277,6 +279,8 @@ class PeerState:
         )
         for level, text in decision.log:
             self._ctx.tell(level, text, volume.number)
+        for handler in decision.handlers:
+            self._ctx.handlers.call(handler, volume)
         if decision.conn is not None:
             volume.uuids = decision.verdict.own
             corrected = decision.verdict.peer
@@ -319,6 +323,15 @@ class PeerState:
             wanted = wanted.but(disk=volume.kept_disk)
         connecting = old.conn < ConnState.CONNECTED <= conn
         volume.consider_resync = False
+        only_consistent = told.disk is DiskState.CONSISTENT and conn is ConnState.CONNECTED
+        if only_consistent and old.susp_fen and volume.generation_planned is not None:
+            # It restarted, and may lack what it acknowledged: that has to be resynced.
+            self._ctx.tell(
+                Level.WARNING, "Aborting Connect, can not thaw IO with an only Consistent peer"
+            )
+            self._go_on_alone(volume, "the peer restarted")
+            self._ctx.peer.give_up(ConnState.PROTOCOL_ERROR, "the peer is only Consistent")
+            return
         code = self._ctx.states.propose(volume, wanted, "peer's state", hard=not connecting)
         if code < Code.SUCCESS:
             self._stand_alone(

@@ -1,4 +1,4 @@
-"""The seams of a node: what it asks of disks, links, clock, clients and observers.
+"""The seams of a node: what it asks of disks, links, clock, clients, observers and handlers.
 
 Everything is *submit now, hear later*: a port method returns at once, and the answer arrives as an
 event of ``Node`` (named in each docstring), never from inside the call. The shell implements these
@@ -120,6 +120,30 @@ class Answer:
     code: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class HandlerCall:
+    """A handler to run. command: for ``/bin/sh -c``, unchanged; environment: added to the usual.
+
+    name: DRBD's word, e.g. "fence-peer". timeout_s: how long it may take.
+    """
+
+    name: str
+    command: str
+    environment: tuple[tuple[str, str], ...]
+    timeout_s: int
+
+
+class Handlers(Protocol):
+    """Runs the commands of ``handlers { }``."""
+
+    def call(self, number: int, call: HandlerCall) -> None:
+        """Start it: ``Node.on_handler_done(number, exit_code, trouble)`` when it is over.
+
+        trouble: "" if it ended by itself; else a sentence (killed by a signal, too slow and
+        killed, can't be started), and the exit code means nothing.
+        """
+
+
 class Observer(Protocol):
     """Reads the stream of notices."""
 
@@ -129,13 +153,14 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class Ports:
-    """The five seams of one node."""
+    """The six seams of one node."""
 
     disks: Disks
     links: Links
     clock: Clock
     clients: Clients
     observer: Observer
+    handlers: Handlers
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,9 @@ class ReadPath:
     def _go(self, read: ReadRequest) -> None:
         volume = read.volume
         state = volume.state
+        if state.suspended:
+            volume.held.append(lambda: self._go(read))
+            return
         # While both bitmaps are not merged yet our own says nothing about what is good here.
         good_here = state.disk is DiskState.UP_TO_DATE or (
             state.disk is DiskState.INCONSISTENT

@@ -29,14 +29,24 @@ if TYPE_CHECKING:
     from replblk.model.state import State
 
 _WAITING = (ConnState.WF_BITMAP_S, ConnState.WF_BITMAP_T)
+_AWAITS_UUID = (ConnState.WF_SYNC_UUID, ConnState.BEHIND)
+_TARGET = (ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T)
+_SOURCE_GOES_ON = 3
+"""An exit status of before-resync-source that forbids nothing."""
 
 
 class ResyncBitmap:
     """Begins every resync; one exchange per volume at a time."""
 
-    def __init__(self, ctx: Context, target_ready: Callable[[Volume], None]) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        target_ready: Callable[[Volume], None],
+        stand_alone: Callable[[str], None],
+    ) -> None:
         self._ctx = ctx
         self._target_ready = target_ready
+        self._stand_alone = stand_alone
         self._decoders: dict[int, tuple[BitmapDecoder, bitarray]] = {}
         self._receiving: int | None = None
         """Volume in the middle of a transfer: nothing else may come on the data socket."""
@@ -107,7 +117,29 @@ class ResyncBitmap:
     # -- start --------------------------------------------------------------------------------
 
     def start_source(self, volume: Volume) -> None:
-        """Become SyncSource: everything about it durable, then P_SYNC_UUID, then writes go on."""
+        """Ask the handler before-resync-source, then become SyncSource."""
+        self._unless_vetoed(volume, "before-resync-source", self._become_source)
+
+    def _unless_vetoed(self, volume: Volume, handler: str, then: Callable[[Volume], None]) -> None:
+        """A handler may forbid the resync by its exit status: the connection ends for good."""
+        session, conn = self._ctx.peer.data, volume.state.conn
+
+        def answered(exit_code: int) -> None:
+            if not self._still(volume, session, conn):
+                return
+            tolerated = (0, _SOURCE_GOES_ON) if handler == "before-resync-source" else (0,)
+            if exit_code in tolerated:
+                then(volume)
+            else:
+                self._stand_alone(
+                    f"{handler} handler returned {exit_code}, dropping connection: the resync of "
+                    f"volume {volume.number} was not begun; connect again when the handler agrees"
+                )
+
+        self._ctx.handlers.call(handler, volume, answered)
+
+    def _become_source(self, volume: Volume) -> None:
+        """Everything about it durable, then P_SYNC_UUID, then writes go on."""
         assert volume.bitmap is not None and volume.meta is not None
         meta, session = volume.meta, self._ctx.peer.data
         volume.sync_uuid_pending = True
@@ -147,11 +179,16 @@ class ResyncBitmap:
             return
         if volume.state.conn not in (ConnState.WF_SYNC_UUID, ConnState.BEHIND):
             raise PeerError(f"P_SYNC_UUID in state {volume.state.conn}")
+        volume.sync_uuid_pending = True  # what the source writes now waits for the handler, too
+        self._unless_vetoed(
+            volume, "before-resync-target", lambda volume: self._become_target(volume, packet)
+        )
+
+    def _become_target(self, volume: Volume, packet: SyncUuid) -> None:
         assert volume.meta is not None
         meta, session = volume.meta, self._ctx.peer.data
         volume.uuids = volume.uuids.sync_received(packet.uuid, primary=volume.primary)
         self._ctx.tell(Level.INFO, f"updated sync uuid {volume.uuids}", volume.number)
-        volume.sync_uuid_pending = True
         self._began(volume)
         self._ctx.states.force(
             volume, "received sync UUID", conn=ConnState.SYNC_TARGET, disk=DiskState.INCONSISTENT
@@ -190,6 +227,8 @@ class ResyncBitmap:
             volume.sync_uuid_pending = False
             if new.conn is ConnState.WF_SYNC_UUID:
                 self.on_sync_uuid(volume, early)
+        if old.conn in _AWAITS_UUID and new.conn not in (*_AWAITS_UUID, *_TARGET):
+            volume.sync_uuid_pending = False  # the handler's answer comes too late
         if old.conn in _WAITING and new.conn not in _WAITING:
             self._decoders.pop(volume.number, None)
             if self._receiving == volume.number:

@@ -19,57 +19,50 @@ from replblk.engine.ports import Answer, Command
 from replblk.model.notices import Level
 from replblk.model.vocabulary import Code, ConnState, DiskState, Role
 from replblk.rules.generations import rotated, rotation_at_promotion
-from replblk.rules.transitions import PROMOTE, PROMOTE_UPTODATE, StateRequest
+from replblk.rules.transitions import PEER_OUTDATED, PROMOTE, PROMOTE_UPTODATE, StateRequest
 
 if TYPE_CHECKING:
     from replblk.engine.context import Context
+    from replblk.engine.fencing import PeerFencing
     from replblk.engine.state_change import StateRequests
     from replblk.engine.volume import Volume
     from replblk.engine.write_origin import WriteOrigin
 
 Then = Callable[[Answer], None]
+FENCE_TRIES = 4
+"""How often fence-peer is called for one promotion."""
 
 
 class RoleChange:
     """Promotes and demotes."""
 
-    def __init__(self, ctx: Context, requests: StateRequests, writes: WriteOrigin) -> None:
+    def __init__(
+        self, ctx: Context, requests: StateRequests, writes: WriteOrigin, fencing: PeerFencing
+    ) -> None:
         self._ctx = ctx
         self._requests = requests
         self._writes = writes
+        self._fencing = fencing
 
     def primary(self, volume: Volume, command: Command, then: Then) -> None:
-        """Become Primary; force: declare the local data good."""
+        """Become Primary; force: declare the local data good, and the peer's old if need be."""
         if volume.primary:
             then(Answer())
             return
-        tries = {"two-primaries": 1}
-
-        def attempt(wish: StateRequest) -> None:
-            self._requests.retrying(volume, wish, lambda code: answered(wish, code))
-
-        def answered(wish: StateRequest, code: Code) -> None:
-            disk = volume.state.disk
-            may_force = DiskState.INCONSISTENT <= disk < DiskState.UP_TO_DATE
-            if (
-                code is Code.NO_UP_TO_DATE_DISK
-                and command.options.get("force")
-                and may_force
-                and wish is PROMOTE
-            ):
-                attempt(PROMOTE_UPTODATE)
-            elif code is Code.TWO_PRIMARIES and tries.pop("two-primaries", 0):
-                # The peer may be about to be found dead.
-                wait = self._ctx.net.ping_timeout * TENTH_NS + TENTH_NS
-                self._ctx.timers.set(("promote", volume.number), wait, lambda: attempt(wish))
-            elif code < Code.SUCCESS:
-                then(refusal(code))
-            else:
-                self._promoted(volume, wish is PROMOTE_UPTODATE, then)
-
         if volume.state.conn >= ConnState.CONNECTED:
             self._ctx.peer.ping()
-        attempt(PROMOTE)
+        promotion = _Promotion(
+            *(self._ctx, self._requests, self._fencing, volume),
+            force=bool(command.options.get("force")),
+        )
+
+        def ended(code: Code) -> None:
+            if code < Code.SUCCESS:
+                then(refusal(code))
+            else:
+                self._promoted(volume, promotion.forced, then)
+
+        promotion.run(ended)
 
     def _promoted(self, volume: Volume, forced: bool, then: Then) -> None:
         """We are Primary: generation and mark durable, then clients are served."""
@@ -135,9 +128,14 @@ class RoleChange:
         volume.serving = False
 
         def idle() -> bool:
-            if not self._writes.idle(volume):
+            if self._writes.idle(volume):
+                self._demote(volume, then)
+            elif volume.state.suspended:
+                # What is frozen ends only when I/O goes on; resume-io must not wait behind us.
+                volume.serving = volume.primary
+                then(refusal(Code.DEVICE_IN_USE))
+            else:
                 return False
-            self._demote(volume, then)
             return True
 
         self._ctx.when(idle)
@@ -162,3 +160,82 @@ class RoleChange:
             durable(True)
         else:
             meta.write_bitmap(lambda ok: meta.sync(durable))
+
+
+class _Promotion:
+    """One ``primary`` on its way: what was asked so far, and what the refusal leads to.
+
+    forced: the local data were declared UpToDate because the administrator says so.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        requests: StateRequests,
+        fencing: PeerFencing,
+        volume: Volume,
+        *,
+        force: bool,
+    ) -> None:
+        self._ctx = ctx
+        self._requests = requests
+        self._fencing = fencing
+        self._volume = volume
+        self._force = force
+        self.forced = False
+        self._wish = PROMOTE
+        self._fence_tries = FENCE_TRIES if ctx.handlers.configured("fence-peer") else 1
+        self._fenced = False
+        self._waited = False
+        self._ended: Callable[[Code], None]
+
+    def run(self, ended: Callable[[Code], None]) -> None:
+        """Try until it is granted or refused for good."""
+        self._ended = ended
+        self._attempt(self._wish)
+
+    def _attempt(self, wish: StateRequest) -> None:
+        self._wish = wish
+        self._requests.retrying(self._volume, wish, self._answered)
+
+    def _answered(self, code: Code) -> None:
+        disk, wish = self._volume.state.disk, self._wish
+        asks_disk = bool(wish.mask & PROMOTE_UPTODATE.mask & ~PROMOTE.mask)
+        no_data = code is Code.NO_UP_TO_DATE_DISK and not asks_disk
+        if no_data and self._force and DiskState.INCONSISTENT <= disk < DiskState.UP_TO_DATE:
+            self.forced = True
+            self._attempt(wish.and_also(PROMOTE_UPTODATE))
+        elif no_data and disk is DiskState.CONSISTENT and not self._fenced:
+            self._fence(code, wish.and_also(PROMOTE_UPTODATE))
+        elif code is Code.PRIMARY_NOP and self._fence_tries:
+            self._fence(code, wish)
+        elif code is Code.PRIMARY_NOP and self._force and not wish.mask & PEER_OUTDATED.mask:
+            self._ctx.tell(Level.WARNING, "Forced into split brain situation!", self._volume.number)
+            self._attempt(wish.and_also(PEER_OUTDATED))
+        elif code is Code.CW_FAILED_BY_PEER and wish.mask & PEER_OUTDATED.mask:
+            self._attempt(PROMOTE_UPTODATE if asks_disk else PROMOTE)  # it is back: no assumption
+        elif code is Code.TWO_PRIMARIES and not self._waited:
+            # The peer may be about to be found dead.
+            self._waited = True
+            wait = self._ctx.net.ping_timeout * TENTH_NS + TENTH_NS
+            name = ("promote", self._volume.number)
+            self._ctx.timers.set(name, wait, lambda: self._attempt(wish))
+        else:
+            self._ended(code)
+
+    def _fence(self, code: Code, wish: StateRequest) -> None:
+        """Have the peer fenced, then ask for *wish*; *code* stands if that does not work."""
+        self._fence_tries = 0 if self._force else max(self._fence_tries - 1, 0)
+
+        def fenced(ok: bool) -> None:
+            connected = self._ctx.states.connection >= ConnState.WF_REPORT_PARAMS
+            if ok:
+                self._fenced = True
+                self._attempt(wish)
+            elif code is Code.PRIMARY_NOP or connected:
+                self._fenced = connected or self._fenced
+                self._attempt(self._wish)
+            else:
+                self._ended(code)
+
+        self._fencing.outdate_peer(fenced)

@@ -164,7 +164,7 @@ class StateRequests:
             self._ctx.defer(lambda: self.request(volume, wish, then))
         if self._leaving is not None:
             leaving, self._leaving = self._leaving, None
-            self._ctx.defer(lambda: leaving(Code.SUCCESS))
+            self._ctx.defer(lambda: leaving(Code.NEED_CONNECTION))
 
     # -- theirs -------------------------------------------------------------------------------
 

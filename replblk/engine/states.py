@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from replblk.model.notices import Level, StateChanged
 from replblk.model.state import State
 from replblk.model.vocabulary import CODE_TEXT, Code, ConnState, DiskState, Role
-from replblk.rules.transitions import Accepted, Facts, change
+from replblk.rules.transitions import Accepted, Facts, StateRequest, change, outdated_by
 
 if TYPE_CHECKING:
     from replblk.engine.context import Context
@@ -33,6 +33,8 @@ class States:
         self._running = False
         self.connection = ConnState.STANDALONE
         """State of the connection itself: never above WFReportParams."""
+        self.connects = 0
+        """How often the parameters were exchanged."""
 
     def facts(self, volume: Volume) -> Facts:
         """What the rules need to know beside the state."""
@@ -79,14 +81,21 @@ class States:
         """A fact, not a wish: only impossible transitions are refused."""
         return self.propose(volume, volume.state.but(**changes), why, hard=True)
 
-    def set_connection(self, conn: ConnState, why: str) -> None:
-        """The connection itself changed, up to WFReportParams: all volumes go with it."""
+    def set_connection(self, conn: ConnState, why: str, wish: StateRequest | None = None) -> None:
+        """The connection itself changed, up to WFReportParams: all volumes go with it.
+
+        wish: what was agreed about the disks beside, as part of a graceful disconnect.
+        """
         assert conn <= ConnState.WF_REPORT_PARAMS
         if conn is not self.connection:
             self._ctx.tell(Level.INFO, f"conn( {self.connection} -> {conn} ) {why}".rstrip())
+            self.connects += conn is ConnState.WF_REPORT_PARAMS
         self.connection = conn
         for volume in self._ctx.volumes.values():
-            self.force(volume, why, conn=conn)
+            wanted = volume.state.but(conn=conn)
+            if wish is not None:
+                wanted = outdated_by(wanted, wish)
+            self.propose(volume, wanted, why, hard=True)
 
     def _commit(self, volume: Volume, new: State, why: str) -> None:
         old, volume.state = volume.state, new

@@ -272,6 +272,7 @@ class Verify:
                 f"Online verify found {volume.dirty_bits} 4k block out of sync!",
                 volume.number,
             )
+            self._ctx.handlers.call("out-of-sync", volume)
         self._ctx.states.force(volume, "verify done", conn=ConnState.CONNECTED)
 
     def left_bits(self, volume: Volume) -> int | None:

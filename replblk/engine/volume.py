@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from replblk.engine.resync_progress import ResyncProgress
     from replblk.meta.bitmap import Bitmap
     from replblk.meta.layout import Layout
+    from replblk.rules.generations import Rotation
     from replblk.wire.packets import Uuids
 
 
@@ -47,6 +48,8 @@ class Volume:
         self.meta: MetaStore | None = None
         self.in_flight = 0
         self.when_drained: Callable[[], None] | None = None
+        self.io_failed = False
+        """An I/O error gave the disk up: on-io-error may call for a handler."""
         self.crashed_primary = False
         self.kept_disk: DiskState | None = None
         """While Negotiating: the disk state the metadata gives, decided with the peer."""
@@ -82,6 +85,8 @@ class Volume:
         self.generation_failed = False
         self.awaits_peer_generation = False
         """Our disk failed: nothing is acknowledged before the peer began a new generation."""
+        self.generation_planned: Rotation | None = None
+        """The peer was lost while I/O is suspended: what begins before I/O goes on without it."""
         self.generation_due = False
         """A diskless Primary uses our disk: its first write begins a new generation."""
         self.sync_uuid_pending = False

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import errno as errnos
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
+from replblk.engine.frozen_writes import FrozenWrites
+from replblk.engine.ko_count import KoCount
 from replblk.engine.split_writes import SplitWrites
 from replblk.engine.transfer_log import TransferLog
 from replblk.engine.write_request import ABSENT, DONE, FAILED, PENDING, Flush, WriteRequest
@@ -62,6 +65,8 @@ class WriteOrigin:
         self._unacked: dict[bytes, WriteRequest] = {}
         self._split = SplitWrites(self._pieces_done)
         self._flushes: list[Flush] = []
+        self._frozen = FrozenWrites()
+        self._ko = KoCount(ctx, self.log)
 
     # -- from the client ----------------------------------------------------------------------
 
@@ -233,7 +238,7 @@ class WriteOrigin:
         volume.peer_pending += 1
         if self.log.current.count >= self._ctx.net.max_epoch_size:
             self.log.close()
-        self._watch_acks()
+        self._ko.watch()
 
     def _ack_flags(self, volume: Volume) -> int:
         syncing = volume.state.conn in _SYNC_STATES
@@ -292,7 +297,7 @@ class WriteOrigin:
             self._forget(write)
         if self._flushes:
             self._flushes_progress()
-        self._watch_acks()
+        self._ko.watch()
 
     def _local_flushed(self, flush: Flush, errno: int) -> None:
         if errno:
@@ -330,6 +335,9 @@ class WriteOrigin:
         if write.net == PENDING and not (write.enough and good_here):
             return  # without a good local copy only the peer's disk counts
         good_there = write.net == DONE and state.pdsk is DiskState.UP_TO_DATE
+        if not good_here and not good_there and state.susp_nod and write.epoch is None:
+            self._frozen.add(write)
+            return
         self._complete(write, 0 if good_here or good_there else errnos.EIO)
         if write.epoch is None:
             self._forget(write)
@@ -369,6 +377,8 @@ class WriteOrigin:
     def _flush_progress(self, flush: Flush) -> None:
         if flush not in self._flushes or flush.local == PENDING:
             return
+        if self._frozen.of(flush.volume):
+            return
         if flush.epoch is not None and self.log.holds(flush.epoch):
             return
         self._flushes.remove(flush)
@@ -404,53 +414,70 @@ class WriteOrigin:
 
     def connection_lost(self) -> None:
         """What the peer did not barrier-acknowledge is out of sync; writes complete without it."""
-        self._ctx.timers.cancel("ko-count")
+        self._ko.stop()
         for write in self.log.lost():
-            volume = write.volume
-            volume.mark_out_of_sync(write.sector, write.size)
-            write.epoch = None
             if write.net == PENDING:
-                volume.peer_pending -= 1
-                write.net = FAILED
-            elif write.net == DONE:
-                write.rs_ack = False
-            if write.completed:
-                self._forget(write)
+                write.volume.peer_pending -= 1
+            if write.volume.state.suspended:
+                self._frozen.add(write)
             else:
-                self._maybe_complete(write)
+                self._settle(write)
         self._unacked.clear()
         self._split.connection_lost()
         self._flushes_progress()
 
+    def _settle(self, write: WriteRequest) -> None:
+        """The peer may or may not have it, and will not say: out of sync, complete without it."""
+        write.volume.mark_out_of_sync(write.sector, write.size)
+        write.epoch = None
+        write.rs_ack = False
+        if write.net == PENDING:
+            write.net = FAILED
+        if write.completed:
+            self._forget(write)
+        else:
+            self._maybe_complete(write)
+
+    def thaw(self, volume: Volume, *, resend: bool) -> None:
+        """Frozen writes go on: to the peer that is back, or as if it were lost for good.
+
+        Called before I/O is let on, so that what is sent again comes before what is new.
+        """
+        if not self._frozen.of(volume):
+            return
+        resend = resend and volume.state.conn is ConnState.CONNECTED and self.replicates(volume)
+        again: list[WriteRequest] = []
+        epoch = None
+        for was_in, write in self._frozen.take(volume):
+            if not write.completed and write.local in (ABSENT, FAILED):
+                write.epoch, write.local, write.net, write.enough = None, ABSENT, ABSENT, False
+                again.append(write)
+            elif resend:
+                if was_in is not epoch:
+                    self.log.close()
+                epoch = was_in
+                self._send(write)
+            else:
+                self._settle(write)
+        self.log.close()
+        for write in reversed(again):
+            volume.held.appendleft(partial(self._begin_again, write))
+        for flush in self._flushes:
+            if flush.volume is volume:
+                flush.epoch = self.log.newest() if resend else None
+        self._flushes_progress()
+
+    def _begin_again(self, write: WriteRequest) -> None:
+        """Neither disk has the write: its way begins anew, in the range it still holds."""
+        gate, write.gate = write.gate, None
+        if gate is not None:
+            gate.leave(write.extents)
+        assert write.lock is not None
+        self._ranged(write, write.lock)
+
     def idle(self, volume: Volume) -> bool:
         """Whether no write of the volume is in flight, waiting, or short of its barrier ack."""
         self.send_barriers()
-        return not volume.app_pending and not any(
+        return not (volume.app_pending or self._frozen.of(volume)) and not any(
             write.volume is volume for write in self.log.writes()
         )
-
-    # -- ko-count -----------------------------------------------------------------------------
-
-    def _watch_acks(self) -> None:
-        net = self._ctx.net
-        if not net.ko_count or self._ctx.timers.pending("ko-count"):
-            return
-        oldest = self.log.oldest_ns()
-        if oldest is not None:
-            limit = net.timeout * net.ko_count * 100_000_000
-            left = max(oldest + limit - self._ctx.now_ns(), 1_000_000)
-            self._ctx.timers.set("ko-count", left, self._ko)
-
-    def _ko(self) -> None:
-        net = self._ctx.net
-        oldest = self.log.oldest_ns()
-        if oldest is None:
-            return
-        if self._ctx.now_ns() - oldest >= net.timeout * net.ko_count * 100_000_000:
-            self._ctx.peer.give_up(
-                ConnState.TIMEOUT,
-                "Remote failed to finish a request within "
-                f"ko-count ({net.ko_count}) * timeout ({net.timeout} * 0.1s)",
-            )
-        else:
-            self._watch_acks()

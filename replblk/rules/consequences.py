@@ -91,7 +91,7 @@ def after_change(old: State, new: State, *, apv: int = 101) -> tuple[Follow, ...
     if _no_data(new) and not _no_data(old):  # A3
         todo.append(Follow.CALL_PRI_ON_INCON_DEGR)
     if new.susp_nod:  # A4
-        if reconnected:
+        if online and new.pdsk == _D.UP_TO_DATE and (reconnected or old.pdsk != new.pdsk):
             todo.append(Follow.THAW_BY_PEER)
         if old.disk in (_D.ATTACHING, _D.NEGOTIATING) and new.disk == _D.UP_TO_DATE:
             todo.append(Follow.THAW_BY_DISK)

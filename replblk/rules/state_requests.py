@@ -19,6 +19,10 @@ class StateRequest(NamedTuple):
     mask: int
     val: int
 
+    def and_also(self, other: StateRequest) -> StateRequest:
+        """Both changes; where both concern a field, *other* decides."""
+        return StateRequest(self.mask | other.mask, self.val & ~other.mask | other.val)
+
 
 ROLE_MASK: Final = 0x3
 PEER_MASK: Final = 0xC
@@ -49,6 +53,7 @@ PROMOTE: Final = StateRequest(ROLE_MASK, Role.PRIMARY)
 PROMOTE_UPTODATE: Final = StateRequest(
     ROLE_MASK | DISK_MASK, Role.PRIMARY | _disk(DiskState.UP_TO_DATE)
 )
+PEER_OUTDATED: Final = StateRequest(PDSK_MASK, _pdsk(DiskState.OUTDATED))
 DETACH: Final = StateRequest(DISK_MASK, _disk(DiskState.FAILED))
 INVALIDATE: Final = StateRequest(CONN_MASK, _conn(ConnState.STARTING_SYNC_T))
 INVALIDATE_REMOTE: Final = StateRequest(CONN_MASK, _conn(ConnState.STARTING_SYNC_S))
@@ -117,3 +122,9 @@ def apply_mask(state: State, mask: int, val: int) -> State:
     ValueError when that gives a field a number that names no state; no allowed request does.
     """
     return State.unpack(state.packed() & ~mask | val & mask)
+
+
+def outdated_by(state: State, wish: StateRequest) -> State:
+    """*state* with what a graceful disconnect says of the disks: Outdated, unless worse already."""
+    asked = apply_mask(state, wish.mask & (DISK_MASK | PDSK_MASK), wish.val)
+    return state.but(disk=min(state.disk, asked.disk), pdsk=min(state.pdsk, asked.pdsk))

@@ -22,6 +22,7 @@ from replblk.rules.state_requests import (
     DISCONNECT_OUTDATE_SELF,
     INVALIDATE,
     INVALIDATE_REMOTE,
+    PEER_OUTDATED,
     PROMOTE,
     PROMOTE_UPTODATE,
     VERIFY,
@@ -29,6 +30,7 @@ from replblk.rules.state_requests import (
     allowed_remote_request,
     apply_mask,
     mirror,
+    outdated_by,
 )
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "DISCONNECT_OUTDATE_SELF",
     "INVALIDATE",
     "INVALIDATE_REMOTE",
+    "PEER_OUTDATED",
     "PROMOTE",
     "PROMOTE_UPTODATE",
     "VERIFY",
@@ -51,6 +54,7 @@ __all__ = [
     "forbidden_step",
     "is_cluster_wide",
     "mirror",
+    "outdated_by",
     "sanitize",
     "soft_step",
     "validity",

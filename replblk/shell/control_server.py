@@ -37,6 +37,8 @@ VERBS: dict[str, Options] = {
     "outdate": {},
     "pause-sync": {},
     "resume-sync": {},
+    "suspend-io": {},
+    "resume-io": {},
     "verify": {"start": int, "stop": int},
     "wait-connect": WAIT,
     "wait-sync": WAIT,

@@ -31,6 +31,7 @@ from replblk.shell.client import Clients
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
 from replblk.shell.disks import FileDisks
+from replblk.shell.handler_processes import HandlerProcesses
 from replblk.shell.links import TcpLinks
 from replblk.shell.logs import LogObserver, start_logging
 from replblk.shell.metrics import MetricsPage
@@ -120,7 +121,16 @@ class Daemon:
         # The peer's commit overlaps ours: send first, then write; replies last.
         for port in (self._links, self._disks, self._clients):
             self._turns.after_step(port.end_step)
-        ports = Ports(self._disks, self._links, self._clock, self._clients, self._log)
+        # A handler may use the command line tool: it is to mean this node.
+        own = {
+            "REPLBLK_CONFIG": resource.config_file,
+            "REPLBLK_NODE": resource.local.names[0],
+            "REPLBLK_RUN_DIR": str(files.folder.parent),
+        }
+        self._handlers = HandlerProcesses(loop, self._turns.on_handler_done, own)
+        ports = Ports(
+            self._disks, self._links, self._clock, self._clients, self._log, self._handlers
+        )
         self._node = Node(resource, settings, ports)
         self._turns.drive(self._node)
         volumes = tuple(volume.number for volume in resource.local.volumes)
@@ -172,6 +182,7 @@ class Daemon:
         await self._metrics.close()
         await self._links.shut(LINK_LINGER_S)
         self._clock.close()
+        self._handlers.close()
         self._turns.stop()
         self._log.info("ends")
         self._lock.release()

@@ -44,6 +44,9 @@ class EventSink(Protocol):
     def on_disk_done(self, op: int, errno: int, data: bytes | memoryview | None) -> None:
         """A disk operation ended."""
 
+    def on_handler_done(self, number: int, exit_code: int, trouble: str) -> None:
+        """A handler is over."""
+
     def on_wake(self) -> None:
         """The moment of ``wake_at`` has come."""
 
@@ -140,6 +143,11 @@ class Turns:
     def on_disk_done(self, op: int, errno: int, data: bytes | memoryview | None) -> None:
         """A disk operation ended."""
         self.node.on_disk_done(op, errno, data)
+        self.wake()
+
+    def on_handler_done(self, number: int, exit_code: int, trouble: str) -> None:
+        """A handler is over."""
+        self.node.on_handler_done(number, exit_code, trouble)
         self.wake()
 
     def on_wake(self) -> None:

@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from replblk.engine.ports import Answer, Buffer, ClientRequest, Command, Ports
+from replblk.engine.ports import Answer, Buffer, ClientRequest, Command, HandlerCall, Ports
 from replblk.model.notices import Level, Notice, StateChanged
 from replblk.model.state import State
 from replblk.model.vocabulary import ConnState, DiskState, Role
 from replblk.sim.clock import SimClock
 from replblk.sim.disk import Drive, SimDisks
+from replblk.sim.handlers import HandlerEnds, SimHandlers
 
 if TYPE_CHECKING:
     from replblk.model.config import Resource, Settings
@@ -39,6 +40,7 @@ class NodeLike(Protocol):
     def on_link_lost(self, link: int, why: str) -> None: ...
     def on_listen_failed(self, why: str) -> None: ...
     def on_disk_done(self, op: int, errno: int, data: Any) -> None: ...
+    def on_handler_done(self, number: int, exit_code: int, trouble: str) -> None: ...
     def on_wake(self) -> None: ...
     def on_client_request(self, request: ClientRequest) -> None: ...
     def on_command(self, command: Command) -> None: ...
@@ -92,6 +94,10 @@ class Machine:
         self.on_death: list[Callable[[Machine], None]] = []
         self.step_gap_ns = 0
         """Longest wait between an event and the step for it: events gather meanwhile."""
+        self.handlers: dict[str, HandlerEnds] = {}
+        """How handlers end, by name; those not named end well at once."""
+        self.handler_calls: list[HandlerCall] = []
+        """The handlers called so far, in order, in all lives."""
         self.told: deque[str] = deque(maxlen=200)
         """Last sentences for the log, of all lives."""
         self._make_node = make_node
@@ -127,6 +133,7 @@ class Machine:
             clock=SimClock(self.life),
             clients=_SimClients(self.life),
             observer=_SimObserver(self.life),
+            handlers=SimHandlers(self.life),
         )
         self.node = self._make_node(self.resource, self.settings, ports)
         self.network.machine_is_up(self)

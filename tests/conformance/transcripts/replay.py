@@ -193,7 +193,9 @@ class Replay:
         self._link_of: dict[int, int] = {}
         self._numbers = 0
         self.disk = _Disk(self, recording.disk_bytes)
-        self._node = Node(_resource(recording), Settings(), Ports(self, self, self, self, self))
+        self._node = Node(
+            _resource(recording), Settings(), Ports(self, self, self, self, self, self)
+        )
 
     # -- the recording, event by event ----------------------------------------------------------
 

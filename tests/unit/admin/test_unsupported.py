@@ -38,9 +38,16 @@ CASES = [
     ),
     ("error", "external", "", ALPHA.replace("internal", "/dev/md[0]"), BRAVO, "r0"),
     ("error", "allow-two-primaries", "net { allow-two-primaries; }", ALPHA, BRAVO, "r0"),
-    ("error", "fencing", "disk { fencing resource-only; }", ALPHA, BRAVO, "r0"),
+    (
+        "error",
+        "protocol A",
+        "net { protocol A; } disk { fencing resource-and-stonith; } handlers { fence-peer /x; }",
+        ALPHA,
+        BRAVO,
+        "r0",
+    ),
     ("error", "on-congestion", "net { on-congestion pull-ahead; }", ALPHA, BRAVO, "r0"),
-    ("warn", "handlers", "handlers { split-brain /x; }", ALPHA, BRAVO, "r0"),
+    ("warn", "fence-peer", "disk { fencing resource-only; }", ALPHA, BRAVO, "r0"),
     ("warn", "resync-after", "disk { resync-after r0; }", ALPHA, BRAVO, "r0"),
     ("warn", "disk-timeout", "disk { disk-timeout 5; }", ALPHA, BRAVO, "r0"),
     ("warn", "cpu-mask", "options { cpu-mask 3; }", ALPHA, BRAVO, "r0"),
@@ -66,7 +73,7 @@ def test_stacked_resources_are_refused(loaded: Loaded) -> None:
 
 def test_a_plain_resource_has_none_and_errors_come_first(loaded: Loaded) -> None:
     assert unsupported(loaded(f"resource r0 {{ {ALPHA} {BRAVO} }}").find("r0")) == []
-    both = "options { cpu-mask 3; } disk { fencing resource-only; }"
+    both = "options { cpu-mask 3; } net { allow-two-primaries; }"
     found = unsupported(loaded(f"resource r0 {{ {both} {ALPHA} {BRAVO} }}").find("r0"))
     assert [severity for severity, _ in found] == ["error", "warn"]
 

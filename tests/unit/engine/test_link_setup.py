@@ -37,7 +37,7 @@ class Side:
         self.established: tuple[Candidate, Candidate] | None = None
         me: Any = self
         resource = resource_for(Options(seed=1), own)
-        self.ctx = Context(resource, Settings(), Ports(me, me, me, me, me))
+        self.ctx = Context(resource, Settings(), Ports(me, me, me, me, me, me))
         self.setup = LinkSetup(self.ctx, self._done)
 
     def _done(self, data: Candidate, meta: Candidate) -> None:
