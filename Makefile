@@ -7,6 +7,9 @@ PY := $(VENV)/bin/python
 PYTHON ?=
 SEED ?= 1
 COUNT ?= 10000
+PROFILE ?= all
+REQUIRE ?=
+MUTANTS ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TESTS ?= tests
 DEMO_FILE ?=
@@ -25,11 +28,11 @@ FIND_PYTHON = for python in $(PYTHONS); do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop fmt lint type check sim soak bench docs clean
+.PHONY: help setup demo test interop fmt lint type check sim soak mutants bench docs clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
-	while IFS='	' read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
+	while IFS='	' read -r target text; do printf '  make %-9s %s\n' "$$target" "$$text"; done
 
 setup: $(VENV)/installed ## make .venv with .venv/bin/replblk in it
 
@@ -79,8 +82,12 @@ check: lint type ## before every commit: lint, type and the fast tests
 sim: setup ## one simulated run, told in full: make sim SEED=7 (same seed, same run)
 	@$(PY) -m replblk.sim --seed $(SEED)
 
-soak: setup ## many simulated runs: make soak COUNT=10000 SEED=1
-	@$(PY) -m replblk.sim --seed $(SEED) --count $(COUNT) --jobs $(JOBS)
+soak: setup ## many simulated runs: make soak COUNT=10000 SEED=1 (REQUIRE=1: see docs/simulation.md)
+	@$(PY) -m replblk.sim --seed $(SEED) --count $(COUNT) --jobs $(JOBS) --profile $(PROFILE) \
+	$(if $(REQUIRE),--require-marks)
+
+mutants: $(VENV)/installed-test ## plant every known bug: the checkers must find each (some minutes)
+	@$(PY) -m tests.mutants.run $(MUTANTS)
 
 bench: setup ## measure: each figure beside the plain disk in the same run
 	@$(PY) scripts/bench.py $(BENCH_ARGS)

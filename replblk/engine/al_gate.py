@@ -1,7 +1,7 @@
 """The activity log as a gate before writes: cold extents wait for the transaction being gathered.
 
-Order, kept by completions: bitmap pages of evicted extents durable, then the log block durable,
-then the writes that wanted the new extents. Source: DRBD's metadata ordering rules.
+Order, kept by completions: data and bitmap pages of evicted extents durable, then the log block
+durable, then the writes that wanted the new extents. Source: DRBD's metadata ordering rules.
 """
 
 from __future__ import annotations
@@ -69,7 +69,15 @@ class AlGate:
             end = min(first + AL_EXTENT_BITS, len(bitmap))
             if first < end:
                 pages.update(bitmap.pages_of(first, end))
-        meta.write_bitmap(self._write_log, only=pages)
+
+        def settled(ok: bool) -> None:
+            if ok:
+                meta.write_bitmap(self._write_log, only=pages)
+
+        if change.evicted:
+            meta.settle_data(settled)
+        else:
+            settled(True)
         return True
 
     def close(self) -> None:

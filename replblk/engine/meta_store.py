@@ -88,7 +88,7 @@ class MetaStore:
             return
         self._writing = True
         if self._takes_back_a_warning(wanted):
-            self.write_bitmap(self._bitmap_written)
+            self.settle_data(self._data_settled)
         else:
             self._put_superblock()
 
@@ -105,6 +105,28 @@ class MetaStore:
             or wanted.flags & ~base.flags & MdFlag.CONSISTENT
             or (base.uuids.bitmap and not wanted.uuids.bitmap)
         )
+
+    def settle_data(self, told: Told) -> None:
+        """Before metadata stop to warn of blocks: what was written to them has to be durable.
+
+        With durability "disk" it is; with "kernel" the peer may have flushed it and we have not.
+        """
+        if self._ctx.persist or self.dead:
+            told(not self.dead)
+            return
+
+        def flushed(errno: int, _: Buffer | None) -> None:
+            if errno:
+                self._die(f"flushing the data before the metadata failed (errno {errno})")
+            told(not self.dead)
+
+        self._ctx.io.flush(self._volume, flushed)
+
+    def _data_settled(self, ok: bool) -> None:
+        if ok:
+            self.write_bitmap(self._bitmap_written)
+        else:
+            self._bitmap_written(False)
 
     def _bitmap_written(self, ok: bool) -> None:
         if ok:

@@ -399,3 +399,11 @@ class Node:
     def volumes(self) -> dict[int, Volume]:
         """The volumes as they are: for simulator and tests, which look but do not touch."""
         return self._ctx.volumes
+
+    @property
+    def unconfirmed(self) -> list[tuple[int, range]]:
+        """Volume and sectors of every write that the peer has not barrier-acknowledged."""
+        return [
+            (w.volume.number, range(w.sector, w.sector + (w.size >> 9)))
+            for w in self._writes.log.writes()
+        ]

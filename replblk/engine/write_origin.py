@@ -51,6 +51,11 @@ if TYPE_CHECKING:
 BARRIER_IDLE_NS = 3_000_000
 """How long a closed epoch waits for a write that would carry its barrier."""
 _BLOCK_ID = struct.Struct(">Q")
+_BEFORE_RESYNC = (
+    *(ConnState.STARTING_SYNC_S, ConnState.STARTING_SYNC_T),
+    *(ConnState.WF_BITMAP_T, ConnState.WF_SYNC_UUID),
+)
+"""The peer gets no writes, and whose data count is not durable yet: writes wait."""
 _SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
 
 
@@ -94,11 +99,7 @@ class WriteOrigin:
 
     def _must_wait(self, volume: Volume) -> bool:
         state = volume.state
-        return (
-            state.suspended
-            or state.conn in (ConnState.WF_BITMAP_T, ConnState.WF_SYNC_UUID)
-            or volume.sync_uuid_pending
-        )
+        return state.suspended or state.conn in _BEFORE_RESYNC or volume.sync_uuid_pending
 
     def _admit(self, write: WriteRequest) -> None:
         volume = write.volume

@@ -9,7 +9,9 @@
 * ``client``       closed-loop users with self-describing data
 * ``operator``     the cluster manager with perfect fencing; ``split_brain``: the one that errs
 * ``options``      everything a seed decides, drawn once
-* ``faults``       what goes wrong, and when
+* ``faults``       what goes wrong, and when; ``wider`` and ``wider_faults``: later profiles
+* ``lies``         a disk that lies; ``storm``: an administrator without a plan
+* ``strangers``    somebody else at the port
 * ``register``     what each sector may read as
 * ``checkers``     the invariants
 * ``setup``        builds a pair, with ``image``: backing devices as create-md leaves them

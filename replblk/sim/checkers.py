@@ -60,6 +60,13 @@ class Checkers:
         """The nodes' data went separate ways: they must not connect until told how."""
         self.unsynced = False
         """The pair was never in sync yet: nothing can be said of its blocks."""
+        self.foreign = ""
+        """The machine whose disk was swapped for an empty or older one: until the pair is in sync
+        its marks mean nothing, generations have to tell."""
+        self.blind = False
+        """A disk lies: what differs is marked nowhere, and nobody can know."""
+        self.lenient = False
+        """Administrators spoil data at will: errors are no wonder."""
         workload.on_ack.append(self._on_ack)
         workload.on_error.append(self._on_error)
         for machine in self._machines:
@@ -76,6 +83,9 @@ class Checkers:
             raise SimulationError("two Primaries at once")
         if self.split and new.conn >= ConnState.CONNECTED:
             raise SimulationError(f"I6: diverged nodes connect: {machine} is {new}")
+        promoted = new.role is Role.PRIMARY is not change.old.role
+        if promoted and new.disk is not DiskState.UP_TO_DATE is not new.pdsk:
+            raise SimulationError(f"I7: {machine} is promoted without good data: {new}")
         if new.conn is ConnState.SYNC_SOURCE and new.disk is not DiskState.UP_TO_DATE:
             raise SimulationError(f"{machine} is SyncSource with a disk {new.disk}")
         if new.conn is ConnState.SYNC_TARGET and new.disk > DiskState.INCONSISTENT:
@@ -93,6 +103,9 @@ class Checkers:
         if self._audit_due:
             self._audit_due = False
             self.audit()
+            if self.foreign and self.settled() and not self.marked_blocks():
+                self.foreign = ""
+                self._world.mark("a swapped disk is in sync")
 
     # -- acknowledgements and errors ----------------------------------------------------------
 
@@ -103,11 +116,21 @@ class Checkers:
         state = machine.states[volume]
         if state.disk is DiskState.UP_TO_DATE and state.pdsk is not DiskState.UP_TO_DATE:
             self._world.mark("write acknowledged without the peer")
-            if durable_bitmap_uuid(machine.drives[volume]) == 0:
+            durable = durable_bitmap_uuid(machine.drives[volume])
+            if durable == 0 and not self._peer_has_it(machine, volume):
                 raise SimulationError(
                     f"I8: {machine} acknowledged a write to vol {volume} in {state} "
                     "with no durable generation that tells it from the peer's"
                 )
+
+    def _peer_has_it(self, machine: Machine, volume: int) -> bool:
+        """Whether what was just acknowledged is on the peer's disk all the same."""
+        first, sectors = self._workload.acked_place
+        place = first * SECTOR_BYTES, sectors * SECTOR_BYTES
+        own, peers = (m.drives[volume].store for m in (machine, self._network.other(machine)))
+        if self._workload.register.weak:
+            return own.read(*place) == peers.read(*place)
+        return own.read_durable(*place) == peers.read_durable(*place)
 
     def _on_error(self, machine: Machine, kind: str, errno: int) -> None:
         reachable = all(
@@ -115,7 +138,7 @@ class Checkers:
             for s in machine.states.values()
         )
         struck = any(d.struck for m in self._machines for d in m.drives.values())
-        if reachable and not struck:
+        if reachable and not struck and not self.lenient:
             raise SimulationError(
                 f"I9: {kind} failed with errno {errno} on {machine} for no reason"
             )
@@ -150,7 +173,7 @@ class Checkers:
     def audit(self) -> None:
         """While both nodes talk: blocks that differ are marked on one side."""
         first, second = self._machines
-        if not (first.alive and second.alive):
+        if self.blind or not (first.alive and second.alive):
             return
         for volume in first.drives:
             states = first.states[volume], second.states[volume]
@@ -164,7 +187,7 @@ class Checkers:
 
     def judge_before_boot(self, machine: Machine) -> None:
         """From a dead node's disk alone: its bitmap and activity log cover what differs."""
-        if self.unsynced or self.split:
+        if self.unsynced or self.split or self.foreign or self.lenient:
             return
         other = self._network.other(machine)
         for volume in machine.drives:
@@ -186,6 +209,13 @@ class Checkers:
         self, volume: int, bitmaps: list[Bitmap], extents: list[int], when: str
     ) -> None:
         first, second = (m.drives[volume] for m in self._machines)
+        unconfirmed = [
+            sectors
+            for m in self._machines
+            if m.node is not None
+            for of, sectors in m.node.unconfirmed
+            if of == volume
+        ]
         end = self._workload.sizes_sectors[volume] * SECTOR_BYTES
         for page in differing_pages(first.store.pages, second.store.pages, end):
             if any(page < len(b) and b.any(page, page + 1) for b in bitmaps):
@@ -194,6 +224,8 @@ class Checkers:
                 continue
             sectors = range(page * SECTORS_PER_PAGE, (page + 1) * SECTORS_PER_PAGE)
             if self._workload.writing(volume, sectors):
+                continue
+            if any(u.start < sectors.stop and sectors.start < u.stop for u in unconfirmed):
                 continue
             values = [self._raw(d, s) for d in (first, second) for s in sectors]
             raise SimulationError(

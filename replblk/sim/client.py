@@ -64,6 +64,8 @@ class Workload:
         """How long they think then."""
         self.writes_begun = 0
         self.writes_acked = 0
+        self.acked_place = (0, 0)
+        """First sector and sectors of what was acknowledged last."""
         self.reads_answered = 0
         self.errors = 0
         self.on_write: list[Callable[[], None]] = []
@@ -119,7 +121,7 @@ class Workload:
 
 
 class _Request:
-    __slots__ = ("begin", "first", "kind", "place", "sectors", "volume", "write")
+    __slots__ = ("begin", "first", "fua", "kind", "place", "sectors", "volume", "write")
 
     def __init__(self, kind: str, volume: int, first: int, sectors: int) -> None:
         self.kind = kind
@@ -127,6 +129,7 @@ class _Request:
         self.first = first
         self.sectors = sectors
         self.begin = 0
+        self.fua = False
         self.write: Write | None = None
         self.place: tuple[int, int, int, bool] | None = None
 
@@ -283,7 +286,8 @@ class Client:
             number = workload.writes_begun
             zero = request.kind != "write"
             request.write = register.begin_write(number, request.volume, sectors, zero=zero)
-            fields["fua"] = self._chance.random() < workload.options.fua
+            request.fua = self._chance.random() < workload.options.fua
+            fields["fua"] = request.fua
             if not zero:
                 fields["data"] = b"".join([sector_content(number, s) for s in sectors])
             else:
@@ -329,12 +333,15 @@ class Client:
                 request.kind,
                 request.write.number,
             )
-            register.end_write(request.write, certain=request.kind != "trim")
+            register.end_write(request.write, certain=request.kind != "trim", fua=request.fua)
             workload.writes_acked += 1
+            workload.acked_place = (request.first, request.sectors)
             for acked in workload.on_ack:
                 acked(machine, request.volume)
         elif request.kind == "read":
             self._judge_read(machine, register, request, data)
+        else:
+            register.flushed(request.volume, request.begin)
         life = self._life
         if self._running:
             self._think(life)

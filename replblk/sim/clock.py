@@ -20,7 +20,7 @@ class SimClock:
 
     def now_ns(self) -> int:
         """Nanoseconds since an arbitrary moment."""
-        return self._world.now_ns + self._origin_ns
+        return self._world.now_ns + self._origin_ns + self._life.machine.clock_shift_ns
 
     def wake_at(self, when_ns: int | None) -> None:
         """Wake the node then; None: never mind."""
@@ -28,7 +28,8 @@ class SimClock:
             return
         self._wish += 1
         if when_ns is not None:
-            self._world.at(when_ns - self._origin_ns, self._wake, self._wish)
+            shift = self._origin_ns + self._life.machine.clock_shift_ns
+            self._world.at(when_ns - shift, self._wake, self._wish)
 
     def random_bits(self, count: int) -> int:
         """That many random bits."""

@@ -45,6 +45,11 @@ class DriveFault:
     skip: int = 0
     left: int = 1
 
+    @property
+    def name(self) -> str:
+        """What it is called in the list of things that happened."""
+        return "disk full" if self.errno == errno.ENOSPC else "disk error"
+
     def strikes(self, zone: str, kind: str, durable: bool) -> bool:
         """Whether this operation fails."""
         if kind == "zero":
@@ -100,6 +105,8 @@ class Drive:
         self.slowness = 1
         """Factor on all delays; more than 1 while a fault makes the drive slow."""
         self.faults: list[DriveFault] = []
+        self.lies: list[str] = []
+        """What becomes of the next data writes, although they are said to be done: see ``lie``."""
         self.struck = 0
         """How many operations failed in this run."""
         self.holder: SimDisk | None = None
@@ -123,9 +130,25 @@ class Drive:
         for fault in self.faults:
             if fault.strikes(zone, kind, durable):
                 self.struck += 1
-                self.machine.world.mark(f"disk error: {fault.kind} {zone}")
+                self.machine.world.mark(f"{fault.name}: {fault.kind} {zone}")
                 return fault.errno
         return 0
+
+    def lie(self, offset: int, data: bytes | None, length: int) -> tuple[int, bytes | None] | None:
+        """Where a data write really goes, and with what: None if it is lost."""
+        kind = self.lies.pop(0)
+        if kind != "honest":
+            self.machine.world.mark(f"drive lies: {kind}")
+        if kind == "lost":
+            return None
+        if kind == "misdirected":
+            end = self._bm_start // SECTOR_BYTES - length // SECTOR_BYTES
+            return self.chance.randrange(end + 1) * SECTOR_BYTES, data
+        if kind == "spoilt":
+            whole = bytearray(data if data is not None else bytes(length))
+            whole[self.chance.randrange(length)] ^= 1 << self.chance.randrange(8)
+            return offset, bytes(whole)
+        return offset, data
 
     def heal(self) -> None:
         """From now on everything succeeds again."""
@@ -276,6 +299,10 @@ class SimDisk:
                 store.kill([(op.offset, content, op.length)], drive.chance)
                 if op.durable:
                     store.flush_failed(drive.chance)
+            elif op.zone == "data" and drive.lies:
+                real = drive.lie(op.offset, content, op.length)
+                if real is not None:
+                    store.write(*real, op.length, durable=op.durable)
             else:
                 store.write(op.offset, content, op.length, durable=op.durable)
         if failed:

@@ -13,8 +13,9 @@
 | reconnect | the operator disconnects a node, and connects it again later |
 | restart | the operator takes a node down and up again |
 
-The next fault begins to wait when the one before has happened, so that faults hit recoveries, too.
-A fault that waits for events strikes inside the node's step, between two of its calls.
+Those of profile wide are in ``wider_faults``. The next fault begins to wait when the one before has
+happened, so that faults hit recoveries, too. A fault that waits for events strikes inside the
+node's step, between two of its calls.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from replblk.model.vocabulary import Role
 from replblk.sim.disk import FOREVER, Drive, DriveFault
+from replblk.sim.wider import WIDER_FAULTS
 from replblk.sim.world import MILLI_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from replblk.sim.machine import Machine
     from replblk.sim.operator import Operator
     from replblk.sim.options import Fault, Options
+    from replblk.sim.wider_faults import WiderFaults
 
 PATIENCE_NS = SECOND_NS
 """A fault whose trigger doesn't come happens after that time anyway."""
@@ -43,13 +46,19 @@ class FaultPlan:
     """Carries the faults of a run out."""
 
     def __init__(
-        self, options: Options, network: Network, workload: Workload, operator: Operator
+        self,
+        options: Options,
+        network: Network,
+        workload: Workload,
+        operator: Operator,
+        wider: WiderFaults,
     ) -> None:
         self._options = options
         self._network = network
         self._machines = network.machines
         self._world = network.world
         self._operator = operator
+        self._wider = wider
         self._chance = self._world.chance("faults")
         self._next = 0
         self._left = 0
@@ -76,6 +85,7 @@ class FaultPlan:
     def stop(self) -> None:
         """No more faults; everything that is broken is mended (machines stay as they are)."""
         self._stopped = True
+        self._wider.mend()
         self._network.heal()
         for machine in self._machines:
             machine.resume()
@@ -126,7 +136,10 @@ class FaultPlan:
         self._world.mark(f"fault: {fault.kind}")
         self._workload.enough = self._workload.writes_acked + self._workload.errors + self._share
         self._mark_circumstances(fault, target)
-        getattr(self, "_" + fault.kind.replace("-", "_"))(fault, target)
+        if fault.kind in WIDER_FAULTS:
+            self._wider.strike(fault, target)
+        else:
+            getattr(self, "_" + fault.kind.replace("-", "_"))(fault, target)
         self._arm()
 
     def _target(self, fault: Fault) -> Machine:

@@ -53,6 +53,12 @@ def durable_bitmap_uuid(drive: Drive) -> int:
     return int(_U64.unpack(drive.store.read_durable(at // 512 * 512, 512)[at % 512 :][:8])[0])
 
 
+def current_uuid(drive: Drive) -> int:
+    """The current UUID in the superblock as a read would find it."""
+    at = drive.layout.md_offset_bytes + _CURRENT_UUID_AT
+    return int(_U64.unpack(drive.store.read(at // 512 * 512, 512)[at % 512 :][:8])[0])
+
+
 def _drive(
     machine: Machine, volume: int, layout: Layout, device_bytes: int, superblock: bytes
 ) -> Drive:

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter, deque
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replblk.engine.ports import Buffer
 from replblk.sim.packet_names import packet_names
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from replblk.sim.machine import Life, Machine
     from replblk.sim.world import World
 
+_WITH_BLOCKS = ("P_DATA", "P_DATA_REPLY", "P_RS_DATA_REPLY")
 REFUSED = "connection refused"
 TIMED_OUT = "connection timed out"
 RESET = "connection reset by peer"
@@ -154,6 +155,8 @@ class Network:
         self.world = world
         self.machines = machines
         self.speed = NetworkSpeed()
+        self.flips = 0
+        """So many of the next packets with blocks get a bit of their data flipped."""
         self.give_up_ns = 30 * SECOND_NS
         """How long a blocked direction is endured by TCP."""
         self.chance: Random = world.chance("network")
@@ -205,6 +208,27 @@ class Network:
             for side in (end, end.peer):
                 side.outgoing.lose_tail()
                 side.outgoing.end(RESET)
+
+    def stranger(self, life: Any, target: Machine) -> End | None:
+        """Somebody who is neither machine connects to *target*; None if nobody listens."""
+        listener = self._listening.get(target.name)
+        if listener is None or listener.dead or not target.powered:
+            return None
+        end, other = End(life, self._links + 1), End(listener, self._links + 2)
+        self._links += 2
+        self._join(end, other)
+        target.deliver(listener, "on_link_accepted", other.link)
+        self.world.note(target.name, "link {} accepted from a stranger", other.link)
+        return end
+
+    def spoilt(self, packet: bytes) -> bytes:
+        """The packet with one bit of its block flipped: corruption that TCP does not see."""
+        self.flips -= 1
+        self.world.mark("a bit was flipped on the way")
+        self.world.note("world", "a bit is flipped in what is sent next")
+        at = len(packet) - 1 - self.chance.randrange(256)
+        bit = 1 << self.chance.randrange(8)
+        return packet[:at] + bytes((packet[at] ^ bit,)) + packet[at + 1 :]
 
     def open_links(self) -> int:
         """How many connections stand."""
@@ -280,14 +304,17 @@ class Network:
             return
         self._links += 1
         other = End(listener, self._links)
+        self._join(end, other)
+        there.deliver(listener, "on_link_accepted", other.link)
+        self.world.note(there.name, "link {} accepted (theirs is {})", other.link, end.link)
+        self.world.after(self._trip(), self._established, end)
+
+    def _join(self, end: End, other: End) -> None:
         end.peer, other.peer = other, end
         end.outgoing, other.outgoing = Pipe(self, end, other), Pipe(self, other, end)
         end.established = other.established = True
         self._ends += [end, other]
         self._by_link[other.link] = other
-        there.deliver(listener, "on_link_accepted", other.link)
-        self.world.note(there.name, "link {} accepted (theirs is {})", other.link, end.link)
-        self.world.after(self._trip(), self._established, end)
 
     def _established(self, end: End) -> None:
         if end.open and not end.life.dead:
@@ -364,12 +391,15 @@ class SimLinks:
             return
         end = self._end(link)
         whole = bytes(data)
+        names = packet_names(whole)
         self._network.world.note(
             self._life.machine.name,
             "link {} sends {} bytes {:08x} {}",
-            *(link, len(whole), zlib.crc32(whole), packet_names(whole)),
+            *(link, len(whole), zlib.crc32(whole), names),
         )
         if end.open:
+            if self._network.flips and names.startswith(_WITH_BLOCKS) and len(whole) >= 512:
+                whole = self._network.spoilt(whole)
             end.outgoing.push(whole)
         for hook in self._life.machine.on_send:
             hook(self._life.machine)

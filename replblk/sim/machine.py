@@ -34,6 +34,9 @@ class NodeLike(Protocol):
 
     volumes: dict[int, Any]
 
+    @property
+    def unconfirmed(self) -> list[tuple[int, range]]: ...
+
     def on_link_connected(self, link: int) -> None: ...
     def on_link_accepted(self, link: int) -> None: ...
     def on_link_bytes(self, link: int, data: bytes) -> None: ...
@@ -92,12 +95,16 @@ class Machine:
         self.on_send: list[Callable[[Machine], None]] = []
         """Called for everything sent, inside the node's step."""
         self.on_death: list[Callable[[Machine], None]] = []
+        self.on_power: list[Callable[[Machine], None]] = []
+        """Called at a power cut, whether a process ran or not."""
         self.step_gap_ns = 0
         """Longest wait between an event and the step for it: events gather meanwhile."""
         self.handlers: dict[str, HandlerEnds] = {}
         """How handlers end, by name; those not named end well at once."""
         self.handler_calls: list[HandlerCall] = []
         """The handlers called so far, in order, in all lives."""
+        self.clock_shift_ns = 0
+        """How far the monotonic clock has jumped ahead so far."""
         self.told: deque[str] = deque(maxlen=200)
         """Last sentences for the log, of all lives."""
         self._make_node = make_node
@@ -159,6 +166,8 @@ class Machine:
                 self.world.mark("power cut with writes that were not durable")
             drive.store.power_cut(lost.get(id(drive), []), drive.chance)
         self.powered = False
+        for hook in self.on_power:
+            hook(self)
         assert self.network is not None
         self.network.machine_is_down(self, silent=True)
 
@@ -178,6 +187,21 @@ class Machine:
         for event, args in backlog:
             getattr(self.node, event)(*args)
         self._want_step()
+
+    def jump_clock(self, ahead_ns: int) -> None:
+        """The monotonic clock jumps: whatever was due in between is due now."""
+        self.clock_shift_ns += ahead_ns
+        self.world.note(self.name, "the clock jumps {} s ahead", ahead_ns // 1_000_000_000)
+        if self.life is not None:
+            self.deliver(self.life, "on_wake")
+
+    def swap_drive(self, drive: Drive) -> None:
+        """Put another drive in the place of one; the machine is off."""
+        assert self.life is None
+        old = self.drives[drive.volume]
+        drive.speed, drive.on_submit = old.speed, old.on_submit
+        drive.struck = old.struck
+        self.drives[drive.volume] = drive
 
     def _end_of_life(self) -> list[tuple[Drive, list[tuple[int, bytes | None, int]]]]:
         held = [

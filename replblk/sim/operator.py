@@ -88,6 +88,11 @@ class Operator:
     def _is_up(self, machine: Machine, life: Life, answer: Answer) -> None:
         self._ready[machine.name] = life
 
+    def take_over(self) -> None:
+        """Machines run and are up without our doing: look after them from now on."""
+        self._ready = {m.name: m.life for m in self._machines if m.life is not None}
+        self.stopped = False
+
     # -- commands -----------------------------------------------------------------------------
 
     def command(
@@ -106,14 +111,14 @@ class Operator:
 
     def disconnect(self, machine: Machine, duration_ns: int) -> None:
         """Disconnect on purpose; the node is connected again after *duration_ns*."""
-        if not self._free(machine) or machine.connection is ConnState.STANDALONE:
+        if not self.free(machine) or machine.connection is ConnState.STANDALONE:
             return
         self._away[machine.name] = self._world.now_ns + duration_ns
         self.command(machine, "disconnect", self._nothing, force=self._chance.random() < 0.3)
 
     def restart(self, machine: Machine) -> None:
         """Take a Secondary down and start it again."""
-        if not self._free(machine) or machine.serving_role is Role.PRIMARY:
+        if not self.free(machine) or machine.serving_role is Role.PRIMARY:
             return
         life = machine.life
 
@@ -125,7 +130,13 @@ class Operator:
 
         self.command(machine, "down", down)
 
-    def _free(self, machine: Machine) -> bool:
+    @property
+    def idle(self) -> bool:
+        """No command is under way."""
+        return self._busy is None
+
+    def free(self, machine: Machine) -> bool:
+        """Whether a command may be given to that machine now."""
         ready = machine.alive and self._ready.get(machine.name) is machine.life
         return self._busy is None and ready and not machine.paused
 
@@ -184,7 +195,7 @@ class Operator:
             self._promote_somebody()
             return
         primary = primaries[0]
-        if self.wants_switchover and not self.healing and self._free(primary):
+        if self.wants_switchover and not self.healing and self.free(primary):
             self._switch_over(primary)
             return
         self._serve(primary)
@@ -195,10 +206,10 @@ class Operator:
             m.all_volumes(conn=ConnState.CONNECTED) for m in self._machines
         ):
             return
-        able = [m for m in self._machines if self._free(m) and self._may_promote(m)]
+        able = [m for m in self._machines if self.free(m) and self._may_promote(m)]
         force = self.force_first is not None
         if force:
-            able = [m for m in self._machines if m.name == self.force_first and self._free(m)]
+            able = [m for m in self._machines if m.name == self.force_first and self.free(m)]
         if not able:
             return
         chosen = next((m for m in able if m.name == self._next_primary), None)
@@ -280,7 +291,7 @@ class Operator:
                 if self.healing:
                     self._boot(machine, machine.lives)
                 continue
-            if not self._free(machine):
+            if not self.free(machine):
                 continue
             if any(s.disk is DiskState.DISKLESS for s in machine.states.values()):
                 since = self._since.setdefault(machine.name, now)

@@ -3,7 +3,8 @@
 Each class of faults is on or off for a whole run, speeds and probabilities are drawn once, and a
 run has few faults, so that runs differ much from each other and little within. A profile narrows
 the draw: ``calm`` (no faults), ``careful`` (a cluster manager with perfect fencing), ``erring``
-(both nodes get promoted during a partition), ``mixed`` (the seed chooses).
+(both nodes get promoted during a partition), ``mixed`` (the seed chooses). What came later is drawn
+by ``wider`` from a stream of its own, so that a seed of these four stays the run it was.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, fields
 
+from replblk.model.vocabulary import Protocol
 from replblk.sim.client import WorkloadOptions
 from replblk.sim.disk import DriveSpeed
 from replblk.sim.links import NetworkSpeed
 from replblk.sim.world import MICRO_NS, MILLI_NS, SECOND_NS
 
-PROFILES = ("mixed", "careful", "erring", "calm")
+PROFILES = ("mixed", "careful", "erring", "calm", "kernel", "wide", "lies", "storm", "all")
+NARROW = ("careful", "erring", "calm")
 
 FAULTS = (
     *("cut", "cut-one", "stall", "stall-one-way"),
@@ -86,6 +89,16 @@ class Options:
     faults: tuple[Fault, ...] = ()
     sick: str = "beta"
     """The only machine whose disk fails: one copy of everything stays recoverable."""
+    protocol: Protocol = Protocol.C
+    durability: str = "disk"
+    csums_alg: str = ""
+    integrity_alg: str = ""
+    verify_alg: str = ""
+
+    @property
+    def weak(self) -> bool:
+        """Whether an acknowledged write is safe only once it was flushed."""
+        return self.durability != "disk" or self.protocol is not Protocol.C
 
     def lines(self) -> list[str]:
         """All of it, one option a line."""
@@ -103,8 +116,8 @@ def draw(seed: int, profile: str = "mixed") -> Options:
     """The options of a seed."""
     chance = random.Random(f"{seed}/options")
     errs = chance.random() < 0.15  # drawn in every profile: a seed is the same run by any name
-    if profile == "mixed":
-        profile = "erring" if errs else "careful"
+    if profile not in NARROW:
+        profile = "erring" if errs and profile == "mixed" else "careful"
     large = chance.random() < 0.4
     fresh = profile != "erring" and chance.random() < 0.1
     device_bytes = chance.randrange(256, 1025 if fresh else 2049) * 4096
@@ -134,7 +147,7 @@ def draw(seed: int, profile: str = "mixed") -> Options:
         network=_network(chance),
         drives=_drives(chance),
         workload=_workload(chance, large),
-        faults=() if profile != "careful" else _faults(chance),
+        faults=() if profile != "careful" else draw_faults(chance, FAULTS),
         sick=chance.choice(("alpha", "beta")),
     )
 
@@ -176,8 +189,9 @@ def _workload(chance: random.Random, large: bool) -> WorkloadOptions:
     )
 
 
-def _faults(chance: random.Random) -> tuple[Fault, ...]:
-    enabled = [kind for kind in FAULTS if chance.random() < 0.4] or [chance.choice(FAULTS)]
+def draw_faults(chance: random.Random, kinds: tuple[str, ...]) -> tuple[Fault, ...]:
+    """A few faults of some of these kinds."""
+    enabled = [kind for kind in kinds if chance.random() < 0.4] or [chance.choice(kinds)]
     count = chance.choice((1, 1, 2, 2, 3, 4, 6, 10))
     return tuple(_fault(chance, chance.choice(enabled)) for _ in range(count))
 

@@ -6,12 +6,16 @@ write whose outcome nobody was told (the node died, or answered with an error) i
 sectors are old or new, each by itself, until a read settles it: after a read returned one value, no
 later read returns an older one. A trim counts as a write of zeroes that stays in doubt.
 
+Where an acknowledgement does not mean durable (``weak``: durability "kernel", protocols A and B)
+only what a flush has *covered* is safe: ``shake`` puts all else back in doubt, as a power cut does.
+
 Order is that of a counter that every begin and end advances, so there are no ties.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from replblk.sim.store import SECTOR_BYTES
@@ -48,13 +52,18 @@ def value_of(data: bytes, sector: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class Write:
-    """A write, zero or trim. end None: still running. certain: it was acknowledged."""
+    """A write, zero or trim. end None: still running. certain: it was acknowledged.
+
+    covered: a flush that began after the acknowledgement was answered, or it had FUA.
+    """
 
     number: int
     value: int
     begin: int
     end: int | None = None
     certain: bool = False
+    covered: bool = False
+    volume: int = 0
 
 
 class _Candidate:
@@ -66,7 +75,7 @@ class _Candidate:
         """No read that begins later returns it: an earlier read settled on something else."""
 
 
-_BEFORE = Write(0, ZERO, 0, 0, True)
+_BEFORE = Write(0, ZERO, 0, 0, True, True)
 
 
 class Register:
@@ -78,6 +87,10 @@ class Register:
         self._running: dict[int, Write] = {}
         self._reads: list[int] = []
         """When the reads began that still run."""
+        self.weak = False
+        self.loose = False
+        """Nothing is promised of what sectors hold: see ``adopt``."""
+        self._uncovered: list[Write] = []
 
     def tick(self) -> int:
         """The next moment."""
@@ -90,7 +103,7 @@ class Register:
 
     def begin_write(self, number: int, volume: int, sectors: range, *, zero: bool = False) -> Write:
         """A client asks for a write."""
-        write = Write(number, ZERO if zero else number, self.tick())
+        write = Write(number, ZERO if zero else number, self.tick(), volume=volume)
         self._running[number] = write
         for sector in sectors:
             held = self._sectors.setdefault((volume, sector), [])
@@ -101,12 +114,39 @@ class Register:
             held.append(_Candidate(write))
         return write
 
-    def end_write(self, write: Write, *, certain: bool) -> None:
+    def end_write(self, write: Write, *, certain: bool, fua: bool = False) -> None:
         """A write was acknowledged (certain), or its outcome will never be known."""
         if write.end is None:
             write.end = self.tick()
             write.certain = certain
+            write.covered = certain and fua
             del self._running[write.number]
+            if self.weak and certain and not fua:
+                self._uncovered.append(write)
+
+    def flushed(self, volume: int, begin: int) -> None:
+        """A flush that began at *begin* was answered: what was acknowledged before is covered."""
+        left = []
+        for write in self._uncovered:
+            if write.volume == volume and write.end is not None and write.end < begin:
+                write.covered = True
+            else:
+                left.append(write)
+        self._uncovered = left
+
+    def shake(self) -> None:
+        """Acknowledged writes that no flush covered may be lost: they are in doubt again.
+
+        What a read had settled may be undone, too, unless a covered write settles it.
+        """
+        if not self.weak:
+            return
+        for write in self._uncovered:
+            write.certain = False
+        self._uncovered.clear()
+        for held in self._sectors.values():
+            for candidate in held:
+                candidate.gone = None
 
     def begin_read(self) -> int:
         """A client asks for a read: the moment to judge it by. Pairs with ``forget_read``."""
@@ -122,6 +162,8 @@ class Register:
         """A read that began at *begin* returned *value* for a sector just now."""
         held = self._sectors.get((volume, sector))
         now = self.tick()
+        if self.loose:
+            return
         if held is None:
             if value != ZERO:
                 raise SimulationError(f"I3: vol {volume} sector {sector} reads as write {value}")
@@ -135,6 +177,13 @@ class Register:
                 continue
             if write.end is not None and write.end < begin:
                 candidate.gone = now
+
+    def adopt(self, contents: Callable[[int, int], bytes]) -> None:
+        """From now on the truth is what a disk holds. contents: of (volume, sector)."""
+        for (volume, sector), held in self._sectors.items():
+            value = value_of(contents(volume, sector), sector)
+            now = self.tick()
+            held[:] = [_Candidate(Write(0, value, now, self.tick(), True, True, volume))]
 
     def may_hold(self, volume: int, sector: int, value: int) -> bool:
         """Whether a read now could return *value*; settles nothing."""
@@ -180,11 +229,11 @@ class Register:
     def _forget(self, held: list[_Candidate]) -> None:
         """Drop what no read that still runs, or is yet to begin, can return."""
         horizon = min(self._reads, default=self._now)
-        covered = _last_certain(held, horizon)
+        covered = _last_certain(held, horizon, covered_only=self.weak)
         held[:] = [
             c
             for c in held
-            if (c.gone is None or c.gone >= horizon)
+            if (self.weak or c.gone is None or c.gone >= horizon)
             and (c.write.end is None or c.write.end >= covered)
         ]
 
@@ -202,11 +251,13 @@ class Register:
         )
 
 
-def _last_certain(held: list[_Candidate], before: int) -> int:
+def _last_certain(held: list[_Candidate], before: int, *, covered_only: bool = False) -> int:
     """When the latest write began that was acknowledged by then: what had ended is overwritten."""
     begun = -1
     for candidate in held:
         write = candidate.write
+        if covered_only and not write.covered:
+            continue
         if write.certain and write.end is not None and write.end < before and write.begin > begun:
             begun = write.begin
     return begun

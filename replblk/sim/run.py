@@ -11,19 +11,26 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from replblk.model.vocabulary import Role
+from replblk.model.vocabulary import DiskState, Protocol, Role
 from replblk.sim.checkers import Checkers
 from replblk.sim.client import Client, Workload
 from replblk.sim.faults import FaultPlan
+from replblk.sim.lies import Lies
 from replblk.sim.machine import Machine
 from replblk.sim.operator import Operator
 from replblk.sim.options import Options
 from replblk.sim.setup import build_pair
 from replblk.sim.split_brain import ErringOperator
 from replblk.sim.store import SECTOR_BYTES
+from replblk.sim.storm import Storm
 from replblk.sim.transcript import Transcript
+from replblk.sim.wider_faults import WiderFaults
 from replblk.sim.world import SECOND_NS, SimulationError, World
+
+if TYPE_CHECKING:
+    from replblk.model.notices import StateChanged
 
 START_LIMIT_NS = 120 * SECOND_NS
 MAIN_LIMIT_NS = 60 * SECOND_NS
@@ -62,7 +69,10 @@ class Run:
         self.operator.before_boot = self.checkers.judge_before_boot
         self.operator.on_promoted = self._promoted
         self.workload.on_ack.append(self.operator.primary_said)
-        self.plan = FaultPlan(options, self.network, self.workload, self.operator)
+        self.wider = WiderFaults(options, self.network, self.operator, self.checkers)
+        self.plan = FaultPlan(options, self.network, self.workload, self.operator, self.wider)
+        if options.weak:
+            self._only_flushed_is_safe()
 
     def go(self) -> None:
         """Everything; raises when something is wrong."""
@@ -72,6 +82,12 @@ class Run:
         self._await(self._primary_serves, START_LIMIT_NS, "no node became Primary and served")
         if self.options.profile == "erring":
             ErringOperator(self).go()
+            return
+        if self.options.profile == "storm":
+            Storm(self).go()
+            return
+        if self.options.profile == "lies":
+            Lies(self).go()
             return
         self.plan.start()
         self.world.run_until(self._enough, MAIN_LIMIT_NS)
@@ -97,6 +113,24 @@ class Run:
         self.checkers.judge_end()
 
     # -- phases -------------------------------------------------------------------------------
+
+    def _only_flushed_is_safe(self) -> None:
+        """The contract of DRBD itself: a power cut takes what was acknowledged and not flushed.
+
+        With protocols A and B the peer may not even have it: then any death may, and the loss of
+        the Primary's disk.
+        """
+        register = self.workload.register
+        register.weak = True
+        for machine in self.network.machines:
+            machine.on_power.append(lambda _: register.shake())
+            if self.options.protocol is not Protocol.C:
+                machine.on_death.append(lambda _: register.shake())
+                machine.on_state.append(self._maybe_lost_its_disk)
+
+    def _maybe_lost_its_disk(self, machine: Machine, change: StateChanged) -> None:
+        if change.new.disk is DiskState.FAILED:
+            self.workload.register.shake()
 
     def _first_sync(self) -> None:
         """From create-md: force one Primary, copy everything; the other's disk holds rubbish."""

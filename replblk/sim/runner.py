@@ -9,8 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from replblk.sim.options import PROFILES, Options, draw
+from replblk.sim.marks import missing
+from replblk.sim.options import PROFILES, Options
 from replblk.sim.run import Outcome, run_seed
+from replblk.sim.shrink import shrink
+from replblk.sim.wider import draw_any
 
 LAST_LINES = 60
 CHUNK = 8
@@ -19,9 +22,11 @@ CHUNK = 8
 def main(arguments: list[str] | None = None) -> int:
     """Parse arguments and run; 0 if every seed passed."""
     args = _parser().parse_args(arguments)
+    if args.shrink:
+        return _shrink(args.seed, args.profile)
     if args.count == 1:
         return _one(args.seed, args.profile, args.transcript)
-    return _many(args.seed, args.count, args.profile, args.jobs)
+    return _many(args.seed, args.count, args.profile, args.jobs, args.require_marks)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,13 +38,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="processes to run them in")
     parser.add_argument("--profile", choices=PROFILES, default="mixed", help="kind of runs")
     parser.add_argument(
+        "--shrink", action="store_true", help="make the run of a failing seed smaller"
+    )
+    parser.add_argument(
+        "--require-marks",
+        action="store_true",
+        help="fail if something that should happen sometimes never did (profile all)",
+    )
+    parser.add_argument(
         "--transcript", type=Path, metavar="FILE", help="write what happened (one seed only)"
     )
     return parser
 
 
 def _one(seed: int, profile: str, transcript: Path | None) -> int:
-    options = draw(seed, profile)
+    options = draw_any(seed, profile)
     print(f"seed {seed}", *options.lines(), sep="\n", flush=True)
     outcome = run_seed(options)
     if transcript is not None:
@@ -59,7 +72,18 @@ def _one(seed: int, profile: str, transcript: Path | None) -> int:
     return 0
 
 
-def _many(first: int, count: int, profile: str, jobs: int) -> int:
+def _shrink(seed: int, profile: str) -> int:
+    options = draw_any(seed, profile)
+    if not run_seed(options).failure:
+        print(f"seed {seed} passes: there is nothing to make smaller")
+        return 0
+    small = shrink(options)
+    print("\n".join(_failure_lines(small.outcome)))
+    print(f"left out in {small.runs} runs:", *(small.steps or ("nothing",)), sep="\n  ")
+    return 1
+
+
+def _many(first: int, count: int, profile: str, jobs: int, require_marks: bool) -> int:
     began = time.perf_counter()
     marks: Counter[str] = Counter()
     failed: list[int] = []
@@ -82,11 +106,14 @@ def _many(first: int, count: int, profile: str, jobs: int) -> int:
         print(f"  {100 * hits / count:6.2f} %  {name}")
     if failed:
         print(f"failed: {' '.join(map(str, failed))}")
+    never = missing(set(marks)) if require_marks else []
+    for name in never:
+        print(f"NEVER: {name}")
     print(
         f"{count} seeds, {len(failed)} failed, {count / took:.1f} seeds/s, "
         f"{writes} acknowledged writes, {events} events"
     )
-    return 1 if failed else 0
+    return 1 if failed or never else 0
 
 
 Summary = tuple[int, str, list[str], int, int]
@@ -104,7 +131,7 @@ def _outcomes(first: int, count: int, profile: str, jobs: int) -> Iterator[Summa
 
 def _task(task: tuple[int, str]) -> Summary:
     seed, profile = task
-    outcome = run_seed(draw(seed, profile))
+    outcome = run_seed(draw_any(seed, profile))
     failure = "\n".join(_failure_lines(outcome)) if outcome.failure else ""
     marks = sorted(outcome.marks)
     return seed, failure, marks, outcome.writes_acked, outcome.events

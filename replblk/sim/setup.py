@@ -48,6 +48,10 @@ def resource_for(options: Options, own: int) -> Resource:
         ko_count=options.ko_count,
         max_epoch_size=options.max_epoch_size,
         use_rle=options.use_rle,
+        protocol=options.protocol,
+        csums_alg=options.csums_alg,
+        data_integrity_alg=options.integrity_alg,
+        verify_alg=options.verify_alg,
     )
     return Resource(name="r0", local=hosts[own], peer=hosts[1 - own], net=net)
 
@@ -55,7 +59,13 @@ def resource_for(options: Options, own: int) -> Resource:
 def build_pair(world: World, options: Options, make_node: MakeNode = Node) -> Network:
     """Two machines that are off, with their drives, on one network."""
     first, second = (
-        Machine(world, name, resource_for(options, own), Settings(), make_node)
+        Machine(
+            world,
+            name,
+            resource_for(options, own),
+            Settings(durability=options.durability),
+            make_node,
+        )
         for own, name in enumerate(NAMES)
     )
     generation = world.chance("generation").getrandbits(64) | 1 << 63

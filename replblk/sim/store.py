@@ -114,6 +114,15 @@ class Store:
         """How many completed writes are not durable."""
         return sum(not e.durable for e in self._log)
 
+    def snapshot(self) -> Pages:
+        """A copy of all that a read would return now."""
+        return dict(self.pages)
+
+    def restore(self, pages: Pages) -> None:
+        """The whole drive is as it was at a ``snapshot``, durably; nobody may have it open."""
+        self.pages, self._base = dict(pages), dict(pages)
+        self._log.clear()
+
     # -- the end ------------------------------------------------------------------------------
 
     def kill(

@@ -1,0 +1,88 @@
+"""What the later profiles add to a seed, drawn from a stream of its own.
+
+* ``kernel``: DRBD's own contract: durability "kernel", or protocol A or B. Only what was flushed is
+  safe.
+* ``wide``: careful, with checksums, integrity digests, verify, and the faults of ``wider_faults``.
+* ``lies``: the Secondary's disk loses, misplaces or spoils writes silently: online verify has to
+  find it.
+* ``storm``: the administrator gives random commands, forced ones too; afterwards one node's data
+  count.
+* ``all``: the seed chooses one of these, or ``mixed``.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from replblk.model.vocabulary import Protocol
+from replblk.sim.options import FAULTS, Options, draw, draw_faults
+
+WIDER_FAULTS = (
+    *("stranger", "flip", "no-space", "clock-jump", "invalidate", "verify", "detach"),
+    *("pause-sync", "empty-disk", "rollback"),
+)
+"""Classes of faults of profile wide; see ``wider_faults``."""
+SHARES = (("mixed", 40), ("wide", 30), ("kernel", 20), ("storm", 6), ("lies", 4))
+ALGORITHMS = ("md5", "sha1", "crc32c")
+
+
+def draw_any(seed: int, profile: str = "mixed") -> Options:
+    """The options of a seed, of whichever profile."""
+    chance = random.Random(f"{seed}/wider")
+    pick = chance.choices([name for name, _ in SHARES], [share for _, share in SHARES])[0]
+    if profile == "all":
+        profile = pick
+    if profile not in ("kernel", "wide", "lies", "storm"):
+        return draw(seed, profile)
+    narrow = replace(draw(seed, "careful"), profile=profile)
+    return {"kernel": _kernel, "wide": _wide, "lies": _lies, "storm": _storm}[profile](
+        narrow, chance
+    )
+
+
+def _kernel(options: Options, chance: random.Random) -> Options:
+    protocol = chance.choice((Protocol.A, Protocol.B, Protocol.C, Protocol.C))
+    durability = chance.choice(("kernel", "kernel", "disk"))
+    if protocol is Protocol.C:
+        durability = "kernel"
+    kinds = (*FAULTS, "power", "power-both", "power-both", "switchover")
+    return replace(
+        options,
+        protocol=protocol,
+        durability=durability,
+        workload=replace(options.workload, flush=chance.randrange(1, 6)),
+        faults=draw_faults(chance, kinds),
+    )
+
+
+def _wide(options: Options, chance: random.Random) -> Options:
+    def maybe() -> str:
+        return chance.choice(ALGORITHMS) if chance.random() < 0.6 else ""
+
+    faults = (*draw_faults(chance, WIDER_FAULTS), *draw_faults(chance, FAULTS)[:4])
+    return replace(
+        options,
+        csums_alg=maybe(),
+        integrity_alg=maybe(),
+        verify_alg=maybe(),
+        faults=tuple(chance.sample(faults, len(faults))),
+    )
+
+
+def _lies(options: Options, chance: random.Random) -> Options:
+    return replace(
+        options,
+        fresh=False,
+        faults=(),
+        verify_alg=chance.choice(ALGORITHMS),
+        volumes=1,
+        device_bytes=min(options.device_bytes, chance.randrange(256, 1025) * 4096),
+    )
+
+
+def _storm(options: Options, chance: random.Random) -> Options:
+    kinds = ("cut", "stall", "kill", "power", "pause", "disk-slow", "cut-one")
+    return replace(
+        options, fresh=False, faults=draw_faults(chance, kinds), verify_alg="md5", volumes=1
+    )

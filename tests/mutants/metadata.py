@@ -1,0 +1,259 @@
+"""Seeded bugs of the metadata: activity log, bitmap, superblock, attach."""
+
+from __future__ import annotations
+
+from replblk.engine import al_gate, attach, meta_store
+from replblk.meta import al_transaction, bitmap, superblock
+from replblk.model import units
+from replblk.rules import attach_state
+from replblk.wire import bitmap_code
+from tests.mutants.planting import Edit
+from tests.mutants.table import mutant
+
+STORE = meta_store.MetaStore
+ATTACHMENT = attach._Attachment
+
+METADATA = (
+    mutant(
+        "al-not-written",
+        "the activity-log transaction is never written",
+        Edit(
+            STORE,
+            "write_al",
+            "self._ctx.io.write(self._volume, offset, transaction.encode(), done)",
+            "self._ctx.defer(lambda: done(0, None))",
+        ),
+    ),
+    mutant(
+        "al-not-flushed",
+        "the activity-log transaction is written, but not flushed before the data",
+        Edit(
+            STORE,
+            "write_al",
+            "transaction.encode(), done)",
+            "transaction.encode(), done, durable=False)",
+        ),
+    ),
+    mutant(
+        "al-beside-the-data",
+        "the data do not wait for the activity-log transaction",
+        Edit(
+            al_gate.AlGate,
+            "_write_log",
+            "meta.write_al(change.transaction, self._committed)",
+            "meta.write_al(change.transaction, lambda _: None); self._committed(True)",
+        ),
+    ),
+    mutant(
+        "evicted-without-its-bits",
+        "an extent leaves the activity log before its part of the bitmap is on disk",
+        Edit(
+            al_gate.AlGate,
+            "pump",
+            "    meta.write_bitmap(self._write_log, only=pages)",
+            "    self._write_log(True)",
+        ),
+    ),
+    mutant(
+        "data-not-settled",
+        "metadata stop to warn of blocks before the data in them are flushed",
+        Edit(STORE, "settle_data", "if self._ctx.persist or self.dead:", "if True:"),
+        profile="kernel",
+    ),
+    mutant(
+        "al-extents-of-the-last-block-only",
+        "recovery takes the extents of the newest transaction only",
+        Edit(
+            al_transaction,
+            "_hot_after",
+            "sorted(transactions, key=lambda t: _after(t.number, end))",
+            "[t for t in transactions if t.number == end]",
+        ),
+    ),
+    mutant(
+        "al-context-ignored",
+        "recovery ignores what the transactions tell of older ones",
+        Edit(
+            al_transaction,
+            "_hot_after",
+            "slots.update((slot, extent) for slot, extent in context if extent != FREE)",
+            "pass",
+        ),
+    ),
+    mutant(
+        "al-slot-and-extent-swapped",
+        "slot and extent change places in the activity log on disk",
+        Edit(
+            al_transaction,
+            "_hot_after",
+            "slots.update(found.updates)",
+            "slots.update((e, s) for s, e in found.updates)",
+        ),
+    ),
+    mutant(
+        "al-not-applied",
+        "a crashed Primary does not mark what its activity log names",
+        Edit(
+            ATTACHMENT,
+            "_take_over",
+            "crashed = MdFlag.PRIMARY_IND in flags and self._replay is not None",
+            "crashed = False",
+        ),
+    ),
+    mutant(
+        "al-cleared-before-its-bits",
+        "at attach the activity log is initialised before its bits are on disk",
+        Edit(
+            ATTACHMENT,
+            "_take_over",
+            "volume.meta.write_bitmap(self._bitmap_durable)",
+            "volume.meta.write_bitmap(); self._bitmap_durable(True)",
+        ),
+    ),
+    mutant(
+        "crash-mark-lost",
+        "a node that crashed as Primary does not remember it",
+        Edit(
+            ATTACHMENT,
+            "_take_over",
+            "bool(flags & (MdFlag.CRASHED_PRIMARY | MdFlag.PRIMARY_IND))",
+            "bool(flags & MdFlag.CRASHED_PRIMARY)",
+        ),
+    ),
+    mutant(
+        "full-sync-flag-ignored",
+        "the flag that says all blocks are out of sync is not looked at",
+        Edit(
+            ATTACHMENT,
+            "_take_over",
+            "if MdFlag.FULL_SYNC in flags or (",
+            "if (",
+        ),
+    ),
+    mutant(
+        "attach-without-flush",
+        "what a killed process left in the cache is believed before it is flushed",
+        Edit(
+            ATTACHMENT,
+            "begin",
+            "self._ctx.io.flush(volume, self._flushed)",
+            "self._ctx.defer(lambda: self._flushed(0, None))",
+        ),
+    ),
+    mutant(
+        "wrong-disk-attached",
+        "any generation may come under a device that is in use",
+        Edit(
+            attach_state,
+            "may_attach",
+            "return same_generation(current_uuid, exposed_uuid)",
+            "return True",
+        ),
+    ),
+    mutant(
+        "two-superblock-writes",
+        "two writes of the superblock are under way at once",
+        Edit(STORE, "sync", "if not self._writing:", "if True:"),
+    ),
+    mutant(
+        "superblock-told-too-early",
+        "the superblock counts as written when the write begins",
+        Edit(
+            STORE,
+            "_put_superblock",
+            "self._ctx.io.write(self._volume, layout.md_offset_bytes, block, done)",
+            "waiting, wishes = wishes, []\n    for told in waiting:\n        told(True)\n"
+            "    self._ctx.io.write(self._volume, layout.md_offset_bytes, block, done)",
+        ),
+    ),
+    mutant(
+        "superblock-not-flushed",
+        "the superblock is written, but not flushed",
+        Edit(
+            STORE,
+            "_put_superblock",
+            "layout.md_offset_bytes, block, done)",
+            "layout.md_offset_bytes, block, done, durable=False)",
+        ),
+    ),
+    mutant(
+        "warning-taken-back-too-early",
+        "the superblock takes a warning back before the bitmap is on disk",
+        Edit(STORE, "_write_superblock", "if self._takes_back_a_warning(wanted):", "if False:"),
+    ),
+    mutant(
+        "bitmap-not-written",
+        "changed bitmap pages are never written",
+        Edit(
+            STORE,
+            "_write_pages",
+            "pages = bitmap.dirty_pages()",
+            "pages = []",
+        ),
+    ),
+    mutant(
+        "bitmap-not-flushed",
+        "bitmap pages are written, but not flushed",
+        Edit(
+            STORE,
+            "_write_pages",
+            "count: done(first, count, errno),  # ",
+            "count: done(first, count, errno), durable=False,  # ",
+        ),
+    ),
+    mutant(
+        "bitmap-change-while-writing-lost",
+        "a bit that is set while its page is being written counts as written",
+        Edit(
+            bitmap.Bitmap,
+            "_touch",
+            "if self._taken:",
+            "if False:",
+        ),
+    ),
+    mutant(
+        "failed-metadata-write-ignored",
+        "an error of a metadata write has no consequences",
+        Edit(STORE, "_die", "if not self.dead:", "if False:"),
+    ),
+    mutant(
+        "more-cleared-than-copied",
+        "a partly copied block counts as in sync",
+        Edit(
+            units,
+            "bits_covered",
+            "first = ",
+            "return bits_touched(sector, size_bytes)\n    first = ",
+        ),
+    ),
+    mutant(
+        "flag-inverted",
+        "the flag WAS_UP_TO_DATE is stored the wrong way round",
+        Edit(
+            superblock,
+            "flags_of",
+            "MdFlag.WAS_UP_TO_DATE: state.disk > DiskState.OUTDATED",
+            "MdFlag.WAS_UP_TO_DATE: state.disk <= DiskState.OUTDATED",
+        ),
+    ),
+    mutant(
+        "consistent-while-target",
+        "the disk of a sync target is called consistent",
+        Edit(
+            superblock,
+            "flags_of",
+            "MdFlag.CONSISTENT: state.disk > DiskState.INCONSISTENT",
+            "MdFlag.CONSISTENT: True",
+        ),
+    ),
+    mutant(
+        "rle-off-by-one",
+        "run lengths of the compressed bitmap are one too short beyond 64",
+        Edit(
+            bitmap_code,
+            "_compressed",
+            "code = vli_code(end - position)",
+            "code = vli_code(end - position - (end - position > 64))",
+        ),
+    ),
+)

@@ -1,0 +1,343 @@
+"""Seeded bugs of resync, bitmap exchange, generations and states."""
+
+from __future__ import annotations
+
+from replblk.engine import resync_bitmap, resync_source, resync_target, role_change
+from replblk.model import generation
+from replblk.rules import generations, permits, sanitizing, uuid_compare
+from tests.mutants.planting import Edit
+from tests.mutants.table import mutant
+
+TARGET = resync_target.ResyncTarget
+SOURCE = resync_source.ResyncSource
+EXCHANGE = resync_bitmap.ResyncBitmap
+
+RESYNCS = (
+    mutant(
+        "target-clears-when-it-asks",
+        "the target clears a bit when it asks for the block",
+        Edit(
+            TARGET,
+            "_request",
+            "payload = block_request(sector, ID_SYNCER, size)",
+            "payload = block_request(sector, ID_SYNCER, size); volume.mark_in_sync(sector, size)",
+        ),
+    ),
+    mutant(
+        "source-clears-when-it-sends",
+        "the source clears a bit when it sends the block, before the target has it",
+        Edit(
+            SOURCE,
+            "_send",
+            "peer = self._ctx.peer",
+            "peer = self._ctx.peer; volume.mark_in_sync(request.sector, request.blksize)",
+        ),
+    ),
+    mutant(
+        "target-acks-before-flush",
+        "the target acknowledges a resynced block that its disk has not flushed",
+        Edit(
+            TARGET,
+            "_store",
+            "self._ctx.io.write(volume, offset, data, done, durable=True)",
+            "self._ctx.io.write(volume, offset, data, done, durable=False)",
+        ),
+    ),
+    mutant(
+        "failed-block-acknowledged",
+        "the target acknowledges a block that it could not write, and clears its bit",
+        Edit(
+            TARGET,
+            "_store",
+            "def done(errno: int, _: Buffer | None) -> None:\n            ended(claim, errno)",
+            "def done(errno: int, _: Buffer | None) -> None:\n            ended(claim, 0)",
+        ),
+    ),
+    mutant(
+        "target-ends-early",
+        "the target ends the resync although blocks are missing",
+        Edit(
+            TARGET,
+            "_end_of_pass",
+            "if volume.dirty_bits > failed:",
+            "if False:",
+        ),
+        masked_by="_finish looks at the bits again",
+        both="target-ends-early-twice",
+    ),
+    mutant(
+        "target-ends-early-twice",
+        "the target ends the resync although blocks are missing, and does not look again",
+        Edit(
+            TARGET,
+            "_end_of_pass",
+            "if volume.dirty_bits > failed:",
+            "if volume.dirty_bits > failed + 1:",
+        ),
+        Edit(TARGET, "_finish", "if volume.dirty_bits > failed:", "if False:"),
+    ),
+    mutant(
+        "resync-overwrites-a-write",
+        "a Primary that is sync target does not keep its writes off the blocks it asked for",
+        Edit(TARGET, "_ask", "if volume.primary:", "if False:"),
+    ),
+    mutant(
+        "promoted-and-unguarded",
+        "a target that is promoted does not guard what it had asked for before",
+        Edit(
+            TARGET,
+            "on_state",
+            "self._guard_asked(volume, running)",
+            "pass",
+        ),
+    ),
+    mutant(
+        "aborted-answers-are-errors",
+        "a late answer to a resync that was aborted ends the connection",
+        Edit(TARGET, "_answered", "if not self._abandoned[owed]:", "if True:"),
+    ),
+    mutant(
+        "source-reads-unlocked",
+        "the source reads a block while it is being written",
+        Edit(
+            SOURCE,
+            "on_request",
+            "volume.ranges.lock(sector, size, go, exclusive=False)",
+            "volume.ranges.lock(1 << 40, size, go, exclusive=False)",
+        ),
+    ),
+    mutant(
+        "source-forgets-acks-of-writes",
+        "the source counts resync data as acknowledged whatever the answer was",
+        Edit(SOURCE, "on_ack", "if cmd is Cmd.P_RS_WRITE_ACK:", "if True:"),
+    ),
+    mutant(
+        "target-bitmap-ignored",
+        "the source does not merge the bitmap of the target",
+        Edit(
+            EXCHANGE,
+            "on_bitmap",
+            "volume.bitmap.merge(received)",
+            "volume.state.conn is ConnState.WF_BITMAP_T and volume.bitmap.merge(received)",
+        ),
+    ),
+    mutant(
+        "source-bitmap-ignored",
+        "the target does not merge the bitmap of the source",
+        Edit(
+            EXCHANGE,
+            "on_bitmap",
+            "volume.bitmap.merge(received)",
+            "volume.state.conn is ConnState.WF_BITMAP_S and volume.bitmap.merge(received)",
+        ),
+    ),
+    mutant(
+        "target-not-durable",
+        "the resync begins before Inconsistent is on the target's disk",
+        Edit(
+            EXCHANGE,
+            "on_sync_uuid",
+            "    meta.write_bitmap(bitmap_durable)",
+            "    meta.write_bitmap(bitmap_durable); durable(True)",
+        ),
+    ),
+    mutant(
+        "source-not-durable",
+        "P_SYNC_UUID goes out before bitmap and sync UUID are on the source's disk",
+        Edit(
+            EXCHANGE,
+            "start_source",
+            "    meta.write_bitmap(bitmap_durable)",
+            "    meta.write_bitmap(bitmap_durable); durable(True)",
+        ),
+    ),
+    mutant(
+        "no-full-sync",
+        "a full sync sends the bitmap as it is instead of setting all bits",
+        Edit(EXCHANGE, "begin", "if all_bits:", "if False:"),
+    ),
+    mutant(
+        "target-ready-at-once",
+        "the target is UpToDate for its peer before it is so on its own disk",
+        Edit(
+            TARGET,
+            "_finish",
+            "    volume.meta.sync(durable)",
+            "    volume.meta.sync(); durable(True)",
+        ),
+    ),
+    mutant(
+        "target-not-outdated",
+        "a sync target stays UpToDate until the first block moves",
+        Edit(
+            sanitizing,
+            "_limited",
+            "disk_min, disk_max, pdsk_min, pdsk_max = LIMITS[state.conn]",
+            "disk_min, disk_max, pdsk_min, pdsk_max = LIMITS[state.conn]\n"
+            "    if state.conn is ConnState.WF_BITMAP_T: disk_max = _D.UP_TO_DATE",
+        ),
+    ),
+    mutant(
+        "target-stays-up-to-date",
+        "a sync target never becomes Inconsistent",
+        Edit(
+            sanitizing,
+            "_limited",
+            "disk_min, disk_max, pdsk_min, pdsk_max = LIMITS[state.conn]",
+            "disk_min, disk_max, pdsk_min, pdsk_max = LIMITS[state.conn]\n"
+            "    if state.conn is ConnState.SYNC_TARGET: disk_min = disk_max = _D.UP_TO_DATE",
+        ),
+    ),
+    mutant(
+        "aborted-target-upgraded",
+        "a resync that is aborted leaves its target UpToDate (rule S3b is gone)",
+        Edit(sanitizing, "_unfinished", "if LIMITS[old.conn] in _TO_TARGET", "if False"),
+    ),
+    mutant(
+        "upgraded-by-a-diskless-peer",
+        "an Outdated disk becomes UpToDate by connecting to a peer without a disk (S5)",
+        Edit(
+            sanitizing,
+            "sanitize",
+            "(new.disk == _D.OUTDATED and new.pdsk > _D.FAILED)",
+            "new.disk == _D.OUTDATED",
+        ),
+    ),
+    mutant(
+        "no-branch",
+        "a sync source that lost its target begins no generation (DRBD's rule)",
+        Edit(generations, "rotated", "if rotation == Rotation.BRANCH:", "if False:"),
+    ),
+    mutant(
+        "history-pushed-out",
+        "what the target may still carry is pushed out of the history",
+        Edit(
+            generation.UuidSet,
+            "pushed",
+            "older = keep and",
+            "older = False and",
+        ),
+    ),
+    mutant(
+        "low-bit-compared",
+        "the Primary bit of a UUID counts as part of the generation",
+        Edit(
+            generation,
+            "same_generation",
+            "(a | 1) == (b | 1)",
+            "a == b",
+        ),
+    ),
+    mutant(
+        "crashed-primary-is-target",
+        "after a crash the crashed Primary becomes target of its Secondary",
+        Edit(
+            uuid_compare,
+            "_after_crash",
+            "Outcome.SOURCE_BITMAP if own.crashed_primary else Outcome.TARGET_BITMAP",
+            "Outcome.TARGET_BITMAP if own.crashed_primary else Outcome.SOURCE_BITMAP",
+        ),
+    ),
+    mutant(
+        "crash-forgotten",
+        "equal generations are taken as equal data, whoever crashed",
+        Edit(
+            uuid_compare,
+            "_after_crash",
+            "if not own.crashed_primary and not peer.crashed_primary:",
+            "if True:",
+        ),
+    ),
+    mutant(
+        "lost-end-forgotten",
+        "a source that never heard of the end of its resync is taken as in sync",
+        Edit(
+            uuid_compare,
+            "compare",
+            "return _lost_end(s, p, apv) or _after_crash(",
+            "return _after_crash(",
+        ),
+    ),
+    mutant(
+        "lost-start-forgotten",
+        "a target that never got the sync UUID is not recognised (rules 51 and 71)",
+        Edit(
+            uuid_compare,
+            "_lost_start",
+            "if not same_generation(",
+            "if True or not same_generation(",
+        ),
+    ),
+    mutant(
+        "split-brain-merged",
+        "two histories from one generation are resynced instead of refused",
+        Edit(
+            uuid_compare,
+            "compare",
+            "return verdict(90, Outcome.SPLIT_BRAIN)",
+            "return verdict(90, Outcome.SOURCE_BITMAP if resolves_conflicts else "
+            "Outcome.TARGET_BITMAP)",
+        ),
+    ),
+    mutant(
+        "promotion-not-durable",
+        "clients are served before the Primary mark is on disk",
+        Edit(
+            role_change.RoleChange,
+            "_promoted",
+            "    volume.meta.sync(durable)",
+            "    volume.meta.sync(); durable(True)",
+        ),
+    ),
+    mutant(
+        "promotion-begins-no-generation",
+        "a node that is promoted alone goes on in the old generation",
+        Edit(
+            generations,
+            "rotation_at_promotion",
+            "return Rotation.NEW_CURRENT\n    branches",
+            "return Rotation.KEEP\n    branches",
+        ),
+    ),
+    mutant(
+        "demotion-does-not-wait",
+        "a demotion does not wait for the barrier acks (as DRBD 8.4 does)",
+        Edit(
+            role_change.RoleChange,
+            "secondary",
+            "if not self._writes.idle(volume):",
+            "if volume.app_pending:",
+        ),
+    ),
+    mutant(
+        "demotion-does-not-wait-kernel",
+        "as demotion-does-not-wait, where a write ack does not mean flushed",
+        Edit(
+            role_change.RoleChange,
+            "secondary",
+            "if not self._writes.idle(volume):",
+            "if volume.app_pending:",
+        ),
+        profile="kernel",
+    ),
+    mutant(
+        "inconsistent-promoted",
+        "a node without good data may be promoted",
+        Edit(
+            permits,
+            "validity",
+            "if rule.bars(state, facts):",
+            "if rule.code != Code.NO_UP_TO_DATE_DISK and rule.bars(state, facts):",
+        ),
+    ),
+    mutant(
+        "two-primaries",
+        "both nodes may be Primary at once",
+        Edit(
+            permits,
+            "validity",
+            "if rule.bars(state, facts):",
+            "if rule.code != Code.TWO_PRIMARIES and rule.bars(state, facts):",
+        ),
+    ),
+)

@@ -1,0 +1,316 @@
+"""Seeded bugs on the way of a write: acknowledgement, epochs, flushes, range locks, disk errors."""
+
+from __future__ import annotations
+
+from replblk.engine import (
+    connection,
+    disk_failure,
+    epochs_received,
+    follow,
+    read,
+    transfer_log,
+    write_origin,
+    write_peer,
+)
+from tests.mutants.planting import Edit
+from tests.mutants.table import mutant
+
+ORIGIN = write_origin.WriteOrigin
+PEER = write_peer.WritePeer
+
+WRITES = (
+    mutant(
+        "lost-writes-not-marked",
+        "what the peer had not acknowledged when the connection went is not marked out of sync",
+        Edit(
+            ORIGIN,
+            "connection_lost",
+            "volume.mark_out_of_sync(write.sector, write.size)",
+            "pass",
+        ),
+    ),
+    mutant(
+        "log-dropped-at-write-ack",
+        "the transfer log forgets a write at P_WRITE_ACK instead of P_BARRIER_ACK",
+        Edit(
+            transfer_log.TransferLog,
+            "lost",
+            "for write in epoch.writes]",
+            "for write in epoch.writes if not write.net]",
+        ),
+    ),
+    mutant(
+        "ack-before-the-peer",
+        "a write is acknowledged as soon as the local disk has it",
+        Edit(
+            ORIGIN,
+            "_maybe_complete",
+            "not (write.enough and good_here)",
+            "not good_here",
+        ),
+    ),
+    mutant(
+        "ack-before-the-local-disk",
+        "a write is acknowledged as soon as the peer has it",
+        Edit(
+            ORIGIN,
+            "_maybe_complete",
+            "if write.local == PENDING or write.completed:",
+            "if write.completed or (write.local == PENDING and write.net == PENDING):",
+        ),
+    ),
+    mutant(
+        "nack-taken-as-ack",
+        "P_NEG_ACK counts as P_WRITE_ACK",
+        Edit(
+            ORIGIN,
+            "on_block_ack",
+            "cmd is not Cmd.P_NEG_ACK)\n    return True",
+            "True)\n    return True",
+        ),
+    ),
+    mutant(
+        "any-part-acked-is-success",
+        "a write that failed on both disks is acknowledged",
+        Edit(ORIGIN, "_maybe_complete", "0 if good_here or good_there else errnos.EIO", "0"),
+    ),
+    mutant(
+        "inconsistent-copy-counts",
+        "a copy on a disk that is being resynced counts as good",
+        Edit(
+            ORIGIN,
+            "_maybe_complete",
+            "write.local == DONE and state.disk is DiskState.UP_TO_DATE",
+            "write.local == DONE",
+        ),
+    ),
+    mutant(
+        "local-error-not-marked",
+        "a local write error leaves no mark in the bitmap",
+        Edit(
+            ORIGIN,
+            "_local_done",
+            "volume.mark_out_of_sync(write.sector, write.size)",
+            "pass",
+        ),
+    ),
+    mutant(
+        "alone-and-not-marked",
+        "a write without the peer is not marked out of sync",
+        Edit(
+            ORIGIN,
+            "_submit",
+            "newly = volume.mark_out_of_sync(write.sector, write.size)",
+            "newly = 0",
+        ),
+    ),
+    mutant(
+        "local-disk-not-flushed",
+        "the local disk has not flushed a write when it is acknowledged",
+        Edit(ORIGIN, "_write_local", "self._ctx.persist or write.fua", "False"),
+    ),
+    mutant(
+        "peer-not-flushed",
+        "the peer acknowledges a write that its disk has not flushed",
+        Edit(PEER, "_store", "self._ctx.persist or bool(write.flags & DP_FUA)", "False"),
+    ),
+    mutant(
+        "al-left-at-the-write-ack",
+        "activity-log references are given back at the write's end, before the barrier ack",
+        Edit(
+            ORIGIN,
+            "_maybe_complete",
+            "if write.epoch is None:",
+            "if True:",
+        ),
+    ),
+    mutant(
+        "no-range-lock-for-writes",
+        "overlapping writes of clients do not wait for each other",
+        Edit(ORIGIN, "_admit", "write.sector, write.size,", "1 << 40, write.size,"),
+    ),
+    mutant(
+        "no-range-lock-at-the-peer",
+        "overlapping writes of the peer go to the disk in any order",
+        Edit(PEER, "_admit", "write.sector, write.size,", "1 << 40, write.size,"),
+    ),
+    mutant(
+        "old-session-acknowledged",
+        "the end of a write of the previous connection is acted on in the new one",
+        Edit(PEER, "_done", "if write.session == self._session:", "if True:"),
+        masked_by="the drain before a new connection (connection.check_drained)",
+        both="old-session-acknowledged-undrained",
+    ),
+    mutant(
+        "no-drain",
+        "a new connection begins while disk operations of the old one still run",
+        Edit(
+            connection.Connection,
+            "check_drained",
+            "volume.unacked for volume",
+            "False for volume",
+        ),
+        masked_by="answers of an old session are dropped (write_peer, resync_*)",
+        both="old-session-acknowledged-undrained",
+    ),
+    mutant(
+        "old-session-acknowledged-undrained",
+        "both: nothing is drained, and old completions are acted on",
+        Edit(PEER, "_done", "if write.session == self._session:", "if True:"),
+        Edit(
+            connection.Connection,
+            "check_drained",
+            "volume.unacked for volume",
+            "False for volume",
+        ),
+    ),
+    mutant(
+        "epoch-done-with-a-write-running",
+        "P_BARRIER_ACK while a write of the epoch is still on its way to the disk",
+        Edit(
+            epochs_received.EpochsReceived,
+            "_advance",
+            "epoch.barrier is None or epoch.active",
+            "epoch.barrier is None",
+        ),
+    ),
+    mutant(
+        "generation-not-begun",
+        "the Primary goes on without its peer in the old generation",
+        Edit(
+            follow.FollowUps,
+            "begin_generation",
+            "if rotation is Rotation.KEEP or volume.meta is None:",
+            "if True:",
+        ),
+    ),
+    mutant(
+        "generation-not-durable",
+        "a write is acknowledged before the new generation is on disk",
+        Edit(
+            follow.FollowUps,
+            "begin_generation",
+            "volume.meta.sync(durable)",
+            "volume.meta.sync(); durable(True)",
+        ),
+    ),
+    mutant(
+        "peer-generation-not-awaited",
+        "after a disk error, writes are acknowledged before the peer has begun a new generation",
+        Edit(
+            follow.FollowUps,
+            "_await_peer_generation",
+            "new.role is Role.PRIMARY",
+            "False",
+        ),
+    ),
+    mutant(
+        "generation-begun-for-nothing",
+        "a peer that serves a diskless Primary begins a generation before the first write",
+        Edit(follow.FollowUps, "_rotate", "if serving_diskless and", "if False and"),
+    ),
+    mutant(
+        "stale-block-read",
+        "a Primary that is sync target reads blocks from its own disk that are out of sync",
+        Edit(
+            read.ReadPath,
+            "_go",
+            "and volume.is_in_sync(read.sector, read.size)",
+            "",
+        ),
+    ),
+    mutant(
+        "read-error-not-retried",
+        "a read that failed here goes to the client although the peer has the data",
+        Edit(
+            read.ReadPath,
+            "_local_done",
+            "self._go(read)",
+            "self._finish(read, errno, None)",
+        ),
+    ),
+    mutant(
+        "disk-error-ignored",
+        "a disk that failed stays in use",
+        Edit(
+            disk_failure.DiskFailure,
+            "_give_up",
+            "if volume.state.disk > DiskState.FAILED:",
+            "if False:",
+        ),
+    ),
+    mutant(
+        "writes-before-the-resync",
+        "writes go on, unreplicated, while an invalidated peer is about to become sync target",
+        Edit(
+            ORIGIN,
+            "_must_wait",
+            "state.conn in _BEFORE_RESYNC",
+            "state.conn in (ConnState.WF_BITMAP_T, ConnState.WF_SYNC_UUID)",
+        ),
+        profile="wide",
+    ),
+    mutant(
+        "flush-does-not-wait-for-the-peer",
+        "a client's flush is answered before the peer has the epochs before it",
+        Edit(
+            ORIGIN,
+            "on_flush",
+            "self.log.newest() if self._ctx.peer.up else None",
+            "None",
+        ),
+        profile="kernel",
+    ),
+    mutant(
+        "flush-does-not-wait-for-the-disk",
+        "a client's flush is answered before the local disk has flushed",
+        Edit(
+            ORIGIN,
+            "_flush_progress",
+            "or flush.local == PENDING:",
+            "or False:",
+        ),
+        profile="kernel",
+    ),
+    mutant(
+        "failed-flush-taken-for-done",
+        "a flush that failed on the local disk counts as done, and the disk stays in use",
+        Edit(ORIGIN, "_local_flushed", "if errno:", "if False:"),
+        profile="kernel",
+    ),
+    mutant(
+        "barrier-ack-before-flush",
+        "P_BARRIER_ACK before the disk has flushed the epoch",
+        Edit(PEER, "_make_durable", "if self._ctx.persist or not disks:", "if True:"),
+        profile="kernel",
+    ),
+    mutant(
+        "failed-epoch-flush-acknowledged",
+        "P_BARRIER_ACK although flushing the epoch failed",
+        Edit(PEER, "_make_durable", "    failed = True\n", "    failed = False\n"),
+        profile="kernel",
+    ),
+    mutant(
+        "fua-ignored-by-the-peer",
+        "the peer does not flush a write that asked for it",
+        Edit(PEER, "_store", "or bool(write.flags & DP_FUA)", ""),
+        profile="kernel",
+    ),
+    mutant(
+        "fua-ignored-here",
+        "the local disk does not flush a write that asked for it",
+        Edit(ORIGIN, "_write_local", "self._ctx.persist or write.fua", "self._ctx.persist"),
+        profile="kernel",
+    ),
+    mutant(
+        "log-dropped-at-write-ack-kernel",
+        "as log-dropped-at-write-ack, where a write ack does not mean flushed",
+        Edit(
+            transfer_log.TransferLog,
+            "lost",
+            "for write in epoch.writes]",
+            "for write in epoch.writes if not write.net]",
+        ),
+        profile="kernel",
+    ),
+)
