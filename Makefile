@@ -28,7 +28,7 @@ FIND_PYTHON = for python in $(PYTHONS); do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop fmt lint type check sim soak mutants bench docs clean
+.PHONY: help setup demo test interop fmt lint type check sim soak mutants fuzz bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
@@ -85,6 +85,9 @@ sim: setup ## one simulated run, told in full: make sim SEED=7 (same seed, same 
 soak: setup ## many simulated runs: make soak COUNT=10000 SEED=1 (REQUIRE=1: see docs/simulation.md)
 	@$(PY) -m replblk.sim --seed $(SEED) --count $(COUNT) --jobs $(JOBS) --profile $(PROFILE) \
 	$(if $(REQUIRE),--require-marks)
+
+fuzz: $(VENV)/installed-test ## spoiled bytes to every decoder: make fuzz COUNT=1000000 SEED=1
+	@$(PY) -m tests.fuzz.run --count $(COUNT) --seed $(SEED)
 
 mutants: $(VENV)/installed-test ## plant every known bug: the checkers must find each (some minutes)
 	@$(PY) -m tests.mutants.run $(MUTANTS)

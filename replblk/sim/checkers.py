@@ -81,6 +81,8 @@ class Checkers:
             self._audit_due = True
         if new.role is Role.PRIMARY and self.one_primary and other.serving_role is Role.PRIMARY:
             raise SimulationError("two Primaries at once")
+        if {new.role, new.peer} == {Role.PRIMARY} and new.conn >= ConnState.CONNECTED:
+            raise SimulationError(f"two Primaries are connected: {machine} is {new}")
         if self.split and new.conn >= ConnState.CONNECTED:
             raise SimulationError(f"I6: diverged nodes connect: {machine} is {new}")
         promoted = new.role is Role.PRIMARY is not change.old.role
@@ -133,11 +135,18 @@ class Checkers:
         return own.read_durable(*place) == peers.read_durable(*place)
 
     def _on_error(self, machine: Machine, kind: str, errno: int) -> None:
+        states = machine.states.values()
         reachable = all(
-            s.disk is DiskState.UP_TO_DATE or s.pdsk is DiskState.UP_TO_DATE
-            for s in machine.states.values()
+            s.disk is DiskState.UP_TO_DATE or s.pdsk is DiskState.UP_TO_DATE for s in states
         )
         struck = any(d.struck for m in self._machines for d in m.drives.values())
+        own = any(d.struck for d in machine.drives.values())
+        if own:  # the peer's disk is whole: what fails here is to be had there
+            struck = any(
+                s.conn < ConnState.CONNECTED or s.pdsk is not DiskState.UP_TO_DATE for s in states
+            )
+        elif struck:
+            struck = any(s.disk is not DiskState.UP_TO_DATE for s in states)
         if reachable and not struck and not self.lenient:
             raise SimulationError(
                 f"I9: {kind} failed with errno {errno} on {machine} for no reason"

@@ -18,7 +18,7 @@ from replblk.sim.disk import DriveSpeed
 from replblk.sim.links import NetworkSpeed
 from replblk.sim.world import MICRO_NS, MILLI_NS, SECOND_NS
 
-PROFILES = ("mixed", "careful", "erring", "calm", "kernel", "wide", "lies", "storm", "all")
+PROFILES = ("mixed", "careful", "erring", "calm", "kernel", "wide", "lies", "storm", "harsh", "all")
 NARROW = ("careful", "erring", "calm")
 
 FAULTS = (

@@ -2,6 +2,7 @@
 
 * ``kernel``: DRBD's own contract: durability "kernel", or protocol A or B. Only what was flushed is
   safe.
+* ``harsh``: careful, with many faults in quick succession: more of them for the time it takes.
 * ``wide``: careful, with checksums, integrity digests, verify, and the faults of ``wider_faults``.
 * ``lies``: the Secondary's disk loses, misplaces or spoils writes silently: online verify has to
   find it.
@@ -17,13 +18,14 @@ from dataclasses import replace
 
 from replblk.model.vocabulary import Protocol
 from replblk.sim.options import FAULTS, Options, draw, draw_faults
+from replblk.sim.world import MILLI_NS, SECOND_NS
 
 WIDER_FAULTS = (
     *("stranger", "flip", "no-space", "clock-jump", "invalidate", "verify", "detach"),
     *("pause-sync", "empty-disk", "rollback"),
 )
 """Classes of faults of profile wide; see ``wider_faults``."""
-SHARES = (("mixed", 40), ("wide", 30), ("kernel", 20), ("storm", 6), ("lies", 4))
+SHARES = (("mixed", 30), ("harsh", 20), ("wide", 25), ("kernel", 15), ("storm", 6), ("lies", 4))
 ALGORITHMS = ("md5", "sha1", "crc32c")
 
 
@@ -33,11 +35,33 @@ def draw_any(seed: int, profile: str = "mixed") -> Options:
     pick = chance.choices([name for name, _ in SHARES], [share for _, share in SHARES])[0]
     if profile == "all":
         profile = pick
-    if profile not in ("kernel", "wide", "lies", "storm"):
+    widen = _WIDENED.get(profile)
+    if widen is None:
         return draw(seed, profile)
-    narrow = replace(draw(seed, "careful"), profile=profile)
-    return {"kernel": _kernel, "wide": _wide, "lies": _lies, "storm": _storm}[profile](
-        narrow, chance
+    return widen(replace(draw(seed, "careful"), profile=profile), chance)
+
+
+def _harsh(options: Options, chance: random.Random) -> Options:
+    faults = [
+        replace(
+            fault,
+            trigger=chance.choice(("write", "state", "submit", "submit", "send")),
+            count=chance.randrange(1, 15),
+            duration_ns=min(fault.duration_ns, 2 * SECOND_NS),
+        )
+        for _ in range(chance.randrange(3, 8))
+        for fault in draw_faults(chance, FAULTS)
+    ][:24]
+    load = options.workload
+    return replace(
+        options,
+        connect_int=1,
+        ping_int=min(options.ping_int, 2),
+        ping_timeout=min(options.ping_timeout, 4),
+        poll_ns=min(options.poll_ns, 60 * MILLI_NS),
+        writes_goal=max(options.writes_goal, 3 * len(faults)),
+        workload=replace(load, blocks=max(load.blocks, 5), depth=max(load.depth, 4)),
+        faults=tuple(faults),
     )
 
 
@@ -86,3 +110,6 @@ def _storm(options: Options, chance: random.Random) -> Options:
     return replace(
         options, fresh=False, faults=draw_faults(chance, kinds), verify_alg="md5", volumes=1
     )
+
+
+_WIDENED = {"harsh": _harsh, "kernel": _kernel, "wide": _wide, "lies": _lies, "storm": _storm}

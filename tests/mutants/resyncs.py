@@ -136,7 +136,7 @@ RESYNCS = (
         "the resync begins before Inconsistent is on the target's disk",
         Edit(
             EXCHANGE,
-            "on_sync_uuid",
+            "_become_target",
             "    meta.write_bitmap(bitmap_durable)",
             "    meta.write_bitmap(bitmap_durable); durable(True)",
         ),
@@ -146,7 +146,7 @@ RESYNCS = (
         "P_SYNC_UUID goes out before bitmap and sync UUID are on the source's disk",
         Edit(
             EXCHANGE,
-            "start_source",
+            "_become_source",
             "    meta.write_bitmap(bitmap_durable)",
             "    meta.write_bitmap(bitmap_durable); durable(True)",
         ),
@@ -305,8 +305,8 @@ RESYNCS = (
         Edit(
             role_change.RoleChange,
             "secondary",
-            "if not self._writes.idle(volume):",
-            "if volume.app_pending:",
+            "if self._writes.idle(volume):",
+            "if not volume.app_pending:",
         ),
     ),
     mutant(
@@ -315,8 +315,8 @@ RESYNCS = (
         Edit(
             role_change.RoleChange,
             "secondary",
-            "if not self._writes.idle(volume):",
-            "if volume.app_pending:",
+            "if self._writes.idle(volume):",
+            "if not volume.app_pending:",
         ),
         profile="kernel",
     ),

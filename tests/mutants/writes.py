@@ -24,8 +24,8 @@ WRITES = (
         "what the peer had not acknowledged when the connection went is not marked out of sync",
         Edit(
             ORIGIN,
-            "connection_lost",
-            "volume.mark_out_of_sync(write.sector, write.size)",
+            "_settle",
+            "write.volume.mark_out_of_sync(write.sector, write.size)",
             "pass",
         ),
     ),

@@ -32,7 +32,7 @@ ONCE_FAILED = (
 
 WIDER_SEEDS = [
     (profile, seed)
-    for profile, count in (("kernel", 12), ("wide", 12), ("storm", 4), ("lies", 4))
+    for profile, count in (("kernel", 12), ("wide", 12), ("storm", 4), ("lies", 4), ("harsh", 6))
     for seed in range(1, count + 1)
 ]
 WIDER_ONCE_FAILED = (
