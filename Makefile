@@ -74,7 +74,8 @@ lint: $(VENV)/installed-test ## judge format and style
 
 type: $(VENV)/installed-test ## judge the types
 	@$(PY) -m mypy
-	@$(PY) -m mypy --follow-imports=silent scripts
+	@$(PY) -m mypy --follow-imports=silent scripts/*.py
+	@$(PY) -m mypy --follow-imports=silent -p scripts.bench
 
 check: lint type ## before every commit: lint, type and the fast tests
 	@$(PY) -m pytest -q tests/unit tests/property tests/contract
@@ -92,8 +93,8 @@ fuzz: $(VENV)/installed-test ## spoiled bytes to every decoder: make fuzz COUNT=
 mutants: $(VENV)/installed-test ## plant every known bug: the checkers must find each (some minutes)
 	@$(PY) -m tests.mutants.run $(MUTANTS)
 
-bench: setup ## measure: each figure beside the plain disk in the same run
-	@$(PY) scripts/bench.py $(BENCH_ARGS)
+bench: setup ## measure: replblk beside the plain disk, qemu-nbd and QEMU's mirror
+	@$(PY) -m scripts.bench --page docs/performance.md $(BENCH_ARGS)
 
 docs: setup ## write the documents that are made from tables
 	@$(PY) -m replblk.admin.options_page > docs/configuration.md
