@@ -48,7 +48,8 @@ class Server:
     connections_max: more are closed at once. half_open_max: connections that have not finished
     their handshake; one more ends the oldest, so idle strangers never keep a client out. tls: a
     context as nbd.tls makes it; it may be exchanged at any time, for connections to come.
-    tls_required: nothing is told or served without TLS.
+    tls_required: nothing is told or served without TLS. soon: calls what it is given after all that
+    is being done now, once, on the loop's thread; by default in the loop's next turn.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Server:
         linger_s: float = LINGER_S,
         tls: ssl.SSLContext | None = None,
         tls_required: bool = False,
+        soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         if tls_required and tls is None:
             raise ValueError("TLS can't be required without a context for it")
@@ -72,6 +74,7 @@ class Server:
         self.connections_max = connections_max
         self.half_open_max = half_open_max
         self.stopping = False
+        self.soon = soon
         self._listeners: list[asyncio.AbstractServer] = []
         self._socket_files: list[tuple[str, tuple[int, int]]] = []
         self._connections: dict[Connection, None] = {}
@@ -414,7 +417,7 @@ class Connection(asyncio.BufferedProtocol):
         """Replies are ready: send them, with all others of this turn of the loop."""
         if not self._turn_due and not self._gone:
             self._turn_due = True
-            self._loop.call_soon(self._turn)
+            (self._server.soon or self._loop.call_soon)(self._turn)
 
     def _turn(self) -> None:
         self._turn_due = False
@@ -428,9 +431,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _send(self) -> None:
         replies = (self._transmission or self._handshake).take()
+        if not replies:
+            return
         if len(replies) == 1:
             self._transport.write(replies[0])
-        elif replies:
+        else:
             self._transport.writelines(replies)
 
     def _settle(self) -> None:

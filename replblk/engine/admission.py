@@ -41,6 +41,11 @@ class Ranges:
         claim = RangeLock(sector, sector + (size_bytes >> 9), exclusive, go)
         buckets = self._buckets
         first, last = claim.start >> _BUCKET_SHIFT, (claim.end - 1) >> _BUCKET_SHIFT
+        if first == last and first not in buckets:
+            buckets[first] = [claim]
+            claim.granted = True
+            go(claim)
+            return
         seen: list[RangeLock] = []
         for key in range(first, last + 1):
             bucket = buckets.get(key)

@@ -18,11 +18,15 @@ from replblk.model.vocabulary import ConnState
 from replblk.wire import auth
 from replblk.wire.commands import DATA_HEADER_BYTES
 from replblk.wire.framing import Deframer, Packet, frame_header
+from replblk.wire.hot import ack_packet, block_ack, data_header, data_packet
 from replblk.wire.packets import Cmd, encode
 
 if TYPE_CHECKING:
     from replblk.engine.context import Context
 
+JOINED_BYTES_MAX = 4096
+"""A body up to this is copied behind its head: cheaper than another piece to send."""
+_P_DATA = int(Cmd.P_DATA)
 _BLOCK_ACKS = frozenset(
     (
         *(Cmd.P_RECV_ACK, Cmd.P_WRITE_ACK, Cmd.P_RS_WRITE_ACK, Cmd.P_SUPERSEDED, Cmd.P_NEG_ACK),
@@ -133,6 +137,34 @@ class PeerLink:
         alg = self._ctx.net.data_integrity_alg
         self.send_raw(cmd, volume, head + auth.digest(alg, data) if alg else head, data)
 
+    def send_write(
+        self, volume: int, sector: int, block_id: bytes, seq: int, flags: int, data: Buffer
+    ) -> None:
+        """Send P_DATA: as ``send_data``, at once where nothing is out of the ordinary."""
+        link = self.data
+        if link is None or self.apv < 100 or self._ctx.net.data_integrity_alg:
+            self.send_data(Cmd.P_DATA, volume, data_header(sector, block_id, seq, flags), data)
+            return
+        size = len(data)
+        head = data_packet(_P_DATA, volume, sector, block_id, seq, flags, size)
+        send = self._ctx.ports.links.send
+        if size <= JOINED_BYTES_MAX:
+            send(link, head + data)
+        else:
+            send(link, head)
+            send(link, data)
+
+    def send_ack(
+        self, cmd: Cmd, volume: int, sector: int, block_id: bytes, size: int, seq: int
+    ) -> None:
+        """Send the acknowledgement of a block, positive or negative."""
+        link = self.meta
+        if link is None or self.apv < 100:
+            self.send_raw(cmd, volume, block_ack(sector, block_id, size, seq))
+        else:
+            packet = ack_packet(cmd, volume, sector, block_id, size, seq)
+            self._ctx.ports.links.send(link, packet)
+
     def data_of(self, packet: Packet) -> Buffer:
         """The data of a received block, its digest checked. Raises PeerError."""
         body = memoryview(packet.payload)[DATA_HEADER_BYTES:]
@@ -154,7 +186,7 @@ class PeerLink:
         frame = frame_header(cmd, volume, len(head) + len(body), self.apv) + head
         if not body:
             links.send(link, frame)
-        elif len(body) <= 4096:
+        elif len(body) <= JOINED_BYTES_MAX:
             links.send(link, frame + body)
         else:
             links.send(link, frame)
@@ -178,19 +210,20 @@ class PeerLink:
             self._ctx.defer(self.pump)
             return
         self._pump_running = True
+        handle = self._packet
         try:
             for link in (self.meta, self.data):
-                while link is not None and link in self._listening_to:
-                    try:
-                        packet = self._deframers[link].next()
-                        if packet is None:
-                            break
-                        self._packet(packet)
-                    except PeerError as error:
-                        on_meta = link == self.meta
-                        state = ConnState.NETWORK_FAILURE if on_meta else ConnState.PROTOCOL_ERROR
-                        self._broken(state, str(error))
-                        return
+                if link is None or link not in self._listening_to:
+                    continue
+                take = self._deframers[link].next
+                try:
+                    while link in self._listening_to and (packet := take()) is not None:
+                        handle(packet)
+                except PeerError as error:
+                    on_meta = link == self.meta
+                    state = ConnState.NETWORK_FAILURE if on_meta else ConnState.PROTOCOL_ERROR
+                    self._broken(state, str(error))
+                    return
         finally:
             self._pump_running = False
 

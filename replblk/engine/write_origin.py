@@ -114,10 +114,12 @@ class WriteOrigin:
         volume = write.volume
         write.lock = claim
         gate = volume.al_gate
-        if gate is not None and volume.has_disk:
-            gate.enter(write.extents, lambda hot: self._logged(write, gate if hot else None))
-        else:
+        if gate is None or not volume.has_disk:
             self._submit(write)
+        elif gate.enter_at_once(write.extents):
+            self._logged(write, gate)
+        else:
+            gate.enter(write.extents, lambda hot: self._logged(write, gate if hot else None))
 
     def _logged(self, write: WriteRequest, gate: AlGate | None) -> None:
         write.gate = gate
@@ -187,11 +189,14 @@ class WriteOrigin:
 
     def _send(self, write: WriteRequest) -> None:
         volume, peer = write.volume, self._ctx.peer
-        self.send_barriers()
+        if self.log.due():
+            self.send_barriers()
         write.block_id = self._fresh_block_id()
         write.net = PENDING
         write.sent_ns = self._ctx.now_ns()
-        zeroes = peer.features & FF_WZEROES and not self._ctx.net.data_integrity_alg
+        zeroes = write.kind != "write" and (
+            peer.features & FF_WZEROES and not self._ctx.net.data_integrity_alg
+        )
         if write.kind != "write" and not zeroes and write.size > REQUEST_BYTES_MAX:
             self._send_pieces(write)
             return
@@ -200,8 +205,7 @@ class WriteOrigin:
         flags = write.flags = self._ack_flags(volume) | (DP_FUA if write.fua else 0)
         seq = volume.next_seq()
         if write.kind == "write":
-            head = data_header(write.sector, write.block_id, seq, flags)
-            peer.send_data(Cmd.P_DATA, volume.number, head, write.data)
+            peer.send_write(volume.number, write.sector, write.block_id, seq, flags, write.data)
             volume.sent_sectors += write.size >> 9
         elif zeroes:
             flags |= DP_ZEROES | (DP_DISCARD if write.unmap else 0)
@@ -349,9 +353,12 @@ class WriteOrigin:
         volume, number = write.volume, write.number
         volume.app_pending -= 1
         clients = self._ctx.ports.clients
-        volume.reply_when_durable(
-            lambda ok: clients.reply(number, errno if ok else errno or errnos.EIO, None)
-        )
+        if volume.replies_held:
+            volume.reply_when_durable(
+                lambda ok: clients.reply(number, errno if ok else errno or errnos.EIO, None)
+            )
+        else:
+            clients.reply(number, errno, None)
         if write.epoch is not None and write.epoch is self.log.current:
             self.log.close()
         lock, write.lock = write.lock, None

@@ -19,7 +19,7 @@ from replblk.engine.epochs_received import EpochsReceived, ReceivedEpoch
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import ConnState, DiskState
-from replblk.wire.hot import barrier_ack, block_ack, parse_data, parse_trim
+from replblk.wire.hot import barrier_ack, parse_data, parse_trim
 from replblk.wire.packets import (
     DP_DISCARD,
     DP_FUA,
@@ -255,8 +255,10 @@ class WritePeer:
                 self._answer(write)
             self.epochs.write_done(write.epoch)
         volume.ranges.release(write.lock)
-        self._throttle()
-        self.release_waiting()
+        if self._paused:
+            self._throttle()
+        if self._waiting:
+            self.release_waiting()
 
     def _count(self, write: PeerWrite, by: int) -> None:
         write.volume.unacked += by
@@ -279,8 +281,8 @@ class WritePeer:
 
     def _send_ack(self, cmd: Cmd, write: PeerWrite, size: int) -> None:
         volume = write.volume
-        ack = block_ack(write.sector, write.block_id, size, volume.next_seq())
-        self._ctx.peer.send_raw(cmd, volume.number, ack)
+        seq = volume.next_seq()
+        self._ctx.peer.send_ack(cmd, volume.number, write.sector, write.block_id, size, seq)
 
     def _make_durable(self, epoch: ReceivedEpoch) -> None:
         """All writes of an epoch are done: flush the disks unless each write already was."""

@@ -137,7 +137,9 @@ class Daemon:
         exports = VolumeExports(
             resource.name, volumes, self._node, self._clients, self._disks, self._turns.wake
         )
-        self._nbd = Server(exports, connections_max=settings.nbd_connections_max)
+        self._nbd = Server(
+            exports, connections_max=settings.nbd_connections_max, soon=self._turns.soon
+        )
         self._metrics = MetricsServer(MetricsPage(self._node.status).text)
         self._control = ControlServer(self._on_request)
         self._ended: asyncio.Future[int] = loop.create_future()

@@ -84,6 +84,8 @@ class Turns:
         self._on_bug = on_bug
         self._node: SteppedNode | None = None
         self._end_step: list[Callable[[], None]] = []
+        self._last: list[Callable[[], None]] = []
+        self._running = False
         self._scheduled = False
         self._stopped = False
 
@@ -102,6 +104,14 @@ class Turns:
     def after_step(self, end_step: Callable[[], None]) -> None:
         """Call *end_step* after every step, after those added before."""
         self._end_step.append(end_step)
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """Call *action* when all that is being done now is done: at the end of a running turn, or
+        else in the next turn of the loop."""
+        if self._running:
+            self._last.append(action)
+        else:
+            self._loop.call_soon(action)
 
     def wake(self) -> None:
         """An event was queued: step in this turn of the loop or the next."""
@@ -169,10 +179,17 @@ class Turns:
         self._scheduled = False
         if self._stopped or self._node is None:
             return
+        self._running = True
         try:
             self._node.step()
             for end_step in self._end_step:
                 end_step()
         except Exception:
             self._stopped = True
+            self._last.clear()
             self._on_bug("a step of the node")
+        finally:
+            self._running = False
+            last, self._last = self._last, []
+        for action in last:
+            action()

@@ -28,6 +28,15 @@ _H80 = Struct(">IHH")
 _H95 = Struct(">HHI")
 _H100 = Struct(">IHHII")
 _ROWS: dict[int, Spec] = {int(cmd): spec for cmd, spec in SPECS.items()}
+_AGREED: dict[Socket, dict[int, tuple[Cmd, int, int, bool]]] = {
+    socket: {
+        int(cmd): (cmd, spec.fixed_len, spec.max_len, spec.volume_meaningful)
+        for cmd, spec in SPECS.items()
+        if spec.socket in (socket, "both") and cmd not in UNAGREED_ONLY
+    }
+    for socket in ("data", "meta")
+}
+"""What may come on a socket once a version was agreed: what a header is judged by."""
 
 
 class HeaderKind(IntEnum):
@@ -124,16 +133,36 @@ class Deframer:
 
     def next(self) -> Packet | None:
         """The next packet, or None until more bytes are fed. Raises ``PeerError``."""
+        if self._head is None and self.apv >= 100:
+            # Most packets: all of it has arrived and nothing is odd. Whatever is, is judged below.
+            stream, used = self._stream, self._used
+            begin = used + _H100.size
+            if begin > len(stream):
+                return None
+            magic, volume, command, length, pad = _H100.unpack_from(stream, used)
+            row = _AGREED[self.socket].get(command)
+            end = begin + length
+            if row is not None and magic == MAGIC_100 and not pad and end <= len(stream):
+                cmd, least, most, volume_meaningful = row
+                if least <= length <= most:
+                    self._used = end
+                    piece = stream[begin:end]
+                    payload = piece if type(piece) is bytes else bytes(piece)
+                    return Packet(
+                        cmd,
+                        volume if volume_meaningful else 0,
+                        payload if length <= PAYLOAD_BYTES_COPIED else memoryview(payload),
+                    )
         if self._head is None:
             self._head = self._take_header()
             if self._head is None:
                 return None
         spec, volume, length = self._head
-        payload = self._take_payload(length)
-        if payload is None:
+        whole = self._take_payload(length)
+        if whole is None:
             return None
         self._head = None
-        return Packet(spec.cmd, volume, payload)
+        return Packet(spec.cmd, volume, whole)
 
     def _take_header(self) -> tuple[Spec, int, int] | None:
         stream, used = self._stream, self._used

@@ -21,6 +21,8 @@ _DATA = Struct(">Q8sII")
 _TRIM = Struct(">Q8sIII")
 _ACK = Struct(">Q8sII")
 _REQUEST = Struct(">Q8sI4x")
+_DATA_PACKET = Struct(">IHHIIQ8sII")
+_ACK_PACKET = Struct(">IHHIIQ8sII")
 _BARRIER = Struct(">4s4x")
 _BARRIER_ACK = Struct(">4sI")
 
@@ -33,6 +35,20 @@ def header100(cmd: int, volume: int, length: int) -> bytes:
 def data_header(sector: int, block_id: bytes, seq: int, flags: int) -> bytes:
     """First 24 payload bytes of P_DATA, P_DATA_REPLY and P_RS_DATA_REPLY."""
     return _DATA.pack(sector, block_id, seq, flags)
+
+
+def data_packet(
+    cmd: int, volume: int, sector: int, block_id: bytes, seq: int, flags: int, size: int
+) -> bytes:
+    """Header 100 and ``data_header`` in one; *size* bytes of data without digest follow."""
+    return _DATA_PACKET.pack(MAGIC_100, volume, cmd, 24 + size, 0, sector, block_id, seq, flags)
+
+
+def ack_packet(
+    cmd: int, volume: int, sector: int, block_id: bytes, blksize: int, seq: int
+) -> bytes:
+    """Header 100 and ``block_ack`` in one: a whole packet."""
+    return _ACK_PACKET.pack(MAGIC_100, volume, cmd, 24, 0, sector, block_id, blksize, seq)
 
 
 def parse_data(payload: Buffer) -> tuple[int, bytes, int, int]:

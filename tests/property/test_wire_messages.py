@@ -14,6 +14,7 @@ from replblk.model.state import State
 from replblk.model.units import SECTOR_BYTES
 from replblk.model.vocabulary import Code, ConnState, DiskState, Policy, Protocol, Role
 from replblk.wire import hot
+from replblk.wire.framing import frame
 from replblk.wire.layouts import PLAIN
 from replblk.wire.packets import (
     FF_WSAME,
@@ -216,6 +217,24 @@ def test_hot_packets_are_made_byte_for_byte_as_by_construct(
     assert hot.block_request(sector, block_id, first) == slow(
         Cmd.P_DATA_REQUEST, BlockRequest(sector, block_id, first)
     )
+    assert hot.barrier(block_id[:4]) == slow(Cmd.P_BARRIER, Barrier(block_id[:4]))
+    assert hot.barrier_ack(block_id[:4], first) == slow(
+        Cmd.P_BARRIER_ACK, BarrierAck(block_id[:4], first)
+    )
+
+
+@given(u64, handle, u32, u32, st.integers(0, 65535), st.integers(0, 1 << 20))
+def test_hot_packets_with_their_header_are_those_of_the_framing(
+    sector: int, block_id: bytes, first: int, second: int, volume: int, size: int
+) -> None:
+    data = frame(
+        Cmd.P_DATA, volume, hot.data_header(sector, block_id, first, second) + bytes(size), 101
+    )
+    head = hot.data_packet(Cmd.P_DATA, volume, sector, block_id, first, second, size)
+    assert head + bytes(size) == data
+    assert hot.ack_packet(Cmd.P_NEG_ACK, volume, sector, block_id, first, second) == frame(
+        Cmd.P_NEG_ACK, volume, hot.block_ack(sector, block_id, first, second), 101
+    )
 
 
 def outcome(read: Any, *args: Any, **options: Any) -> Any:
@@ -245,6 +264,9 @@ def test_hot_packets_are_read_and_refused_as_by_construct(payload: bytes) -> Non
     trim = slow(Cmd.P_TRIM)
     assert outcome(hot.parse_trim, payload) == (trim if trim is PeerError else trim[:5])
     assert outcome(hot.parse_block_ack, payload) == slow(Cmd.P_RS_WRITE_ACK)
+    barrier = slow(Cmd.P_BARRIER)
+    assert outcome(hot.parse_barrier, payload) == (barrier if barrier is PeerError else barrier[0])
+    assert outcome(hot.parse_barrier_ack, payload) == slow(Cmd.P_BARRIER_ACK)
     request = slow(Cmd.P_CSUM_RS_REQUEST)
     assert outcome(hot.parse_block_request, payload) == (
         request if request is PeerError else request[:3]

@@ -50,3 +50,40 @@ def test_a_bug_in_a_step_stops_before_any_port_acts() -> None:
     assert bugs == ["a step of the node"]
     assert acted == []
     loop.close()
+
+
+def test_what_is_wanted_soon_follows_the_ports_of_a_running_turn_or_comes_in_the_next() -> None:
+    loop = asyncio.new_event_loop()
+    order: list[str] = []
+    turns = Turns(loop)
+
+    def port() -> None:
+        turns.soon(lambda: order.append("replies"))
+        order.append("port")
+
+    turns.after_step(port)
+    turns.after_step(lambda: order.append("last port"))
+    turns.drive(Recorder())
+    run(loop)
+    assert order == ["port", "last port", "replies"]
+    turns.soon(lambda: order.append("alone"))
+    assert order[-1] != "alone"
+    run(loop)
+    assert order[-1] == "alone"
+    loop.close()
+
+
+def test_nothing_that_was_wanted_soon_happens_after_a_bug() -> None:
+    loop = asyncio.new_event_loop()
+    acted: list[str] = []
+    turns = Turns(loop, on_bug=lambda where: None)
+
+    class BreaksLater(Recorder):
+        def step(self) -> None:
+            turns.soon(lambda: acted.append("reply"))
+            raise AssertionError("an invariant is broken")
+
+    turns.drive(BreaksLater())
+    run(loop)
+    assert acted == []
+    loop.close()
