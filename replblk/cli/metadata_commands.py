@@ -1,4 +1,6 @@
-"""Commands on a device's metadata while no daemon has it: create-md, dump-md, wipe-md, ...
+"""Commands on a device's metadata: create-md, dump-md, wipe-md, ...
+
+While a daemon has the device, it answers those that only look; the others are refused.
 
 What reads and writes metadata is imported where it is used: commands that only talk to a daemon
 start faster without it.
@@ -24,8 +26,10 @@ DEVICE_UUID_BITS = 64
 _OnVolume = Callable[[VolumeConfig], int]
 
 
-def _each_volume(session: Session, names: tuple[str, ...], what: str, one: _OnVolume) -> int:
-    """Do *one* to each volume's metadata, unless a daemon has it."""
+def _each_volume(
+    session: Session, names: tuple[str, ...], what: str, one: _OnVolume, *, ask: bool = False
+) -> int:
+    """Do *one* to each volume's metadata, unless a daemon has it; ask: then the daemon tells."""
 
     def on_resource(resource: Resource, chosen: int | None) -> int:
         for number in volumes_of(resource, chosen):
@@ -34,27 +38,42 @@ def _each_volume(session: Session, names: tuple[str, ...], what: str, one: _OnVo
                 where = volume.disk if volume.meta_disk == "internal" else volume.meta_disk
                 click.echo(f"{what} {named(resource, number)}: v08 {volume.meta_disk} on {where}")
                 continue
-            _refuse_attached(session, resource, volume)
-            if status := one(volume):
+            if ask and _is_attached(session, resource, volume):
+                status = _told_by_daemon(session, resource, number, what)
+            else:
+                _refuse_attached(session, resource, volume)
+                status = one(volume)
+            if status:
                 return status
         return 0
 
     return session.each(names, on_resource)
 
 
-def _refuse_attached(session: Session, resource: Resource, volume: VolumeConfig) -> None:
+def _is_attached(session: Session, resource: Resource, volume: VolumeConfig) -> bool:
     try:
         running = session.status(resource)
     except NotRunningError:
-        return
-    for found in running.volumes:
-        if found.number == volume.number and found.state.disk > 0:
-            name = named(resource, volume.number)
-            raise AdminError(
-                f"{name}: Device '{volume.minor}' is configured! Its daemon has {volume.disk} "
-                f"attached; 'replblk detach {name}' or 'replblk down {resource.name}' first",
-                EXIT_CONFIGURED,
-            )
+        return False
+    return any(v.number == volume.number and v.state.disk > 0 for v in running.volumes)
+
+
+def _told_by_daemon(session: Session, resource: Resource, number: int, verb: str) -> int:
+    reply = session.ask(resource, verb, number)
+    if reply.exit_code:
+        raise AdminError(f"{named(resource, number)}: {reply.text}", reply.exit_code)
+    click.echo(reply.text)
+    return 0
+
+
+def _refuse_attached(session: Session, resource: Resource, volume: VolumeConfig) -> None:
+    if _is_attached(session, resource, volume):
+        name = named(resource, volume.number)
+        raise AdminError(
+            f"{name}: Device '{volume.minor}' is configured! Its daemon has {volume.disk} "
+            f"attached; 'replblk detach {name}' or 'replblk down {resource.name}' first",
+            EXIT_CONFIGURED,
+        )
 
 
 def _confirm(question: str) -> bool:
@@ -107,6 +126,7 @@ def dump(session: Session, names: tuple[str, ...], force: bool) -> int:
         lambda volume: dump_md(
             *_place(volume), force=force, command=f"dump-md {' '.join(names)}", out=click.echo
         ),
+        ask=True,
     )
 
 
@@ -140,7 +160,8 @@ def show_generation(session: Session, names: tuple[str, ...]) -> int:
     from replblk.shell.offline_md import show_gi
 
     return _each_volume(
-        session, names, "show-gi", lambda volume: show_gi(*_place(volume), out=click.echo)
+        *(session, names, "show-gi", lambda volume: show_gi(*_place(volume), out=click.echo)),
+        ask=True,
     )
 
 
@@ -150,7 +171,8 @@ def get_generation(session: Session, names: tuple[str, ...]) -> int:
     from replblk.shell.offline_md import get_gi
 
     return _each_volume(
-        session, names, "get-gi", lambda volume: get_gi(*_place(volume), out=click.echo)
+        *(session, names, "get-gi", lambda volume: get_gi(*_place(volume), out=click.echo)),
+        ask=True,
     )
 
 

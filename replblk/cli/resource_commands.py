@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -13,6 +14,7 @@ from replblk.cli.options import force_option, resource_command
 from replblk.cli.session import EXIT_USAGE, Session, complain, named, prefixed
 from replblk.model.config import Resource
 from replblk.model.errors import AdminError, ConfigError
+from replblk.model.status import VolumeStatus
 from replblk.model.vocabulary import ConnState, DiskState
 from replblk.shell.control_client import NotRunningError
 from replblk.shell.spawn import ReadyPipe, spawn
@@ -233,6 +235,11 @@ _wfc_timeout = click.option(
     type=click.IntRange(0, 1 << 31),
     help="Seconds to wait, 0 for ever. Default: the configuration's wfc-timeout.",
 )
+_degr_wfc_timeout = click.option(
+    "--degr-wfc-timeout",
+    type=click.IntRange(0, 1 << 31),
+    help="The same if this node was Primary without its peer when it stopped.",
+)
 _outdated_wfc_timeout = click.option(
     "--outdated-wfc-timeout",
     type=click.IntRange(0, 1 << 31),
@@ -247,65 +254,81 @@ _wait_after_sb = click.option(
 
 @resource_command("wait-connect")
 @_wfc_timeout
+@_degr_wfc_timeout
 @_outdated_wfc_timeout
 @_wait_after_sb
 def wait_connect(
     session: Session,
     names: tuple[str, ...],
     wfc_timeout: int | None,
+    degr_wfc_timeout: int | None,
     outdated_wfc_timeout: int | None,
     wait_after_sb: bool | None,
 ) -> int:
     """Wait until RES is connected. Exit status 5: timed out."""
-    return _wait(session, names, "wait-connect", (wfc_timeout, outdated_wfc_timeout), wait_after_sb)
+    given = (wfc_timeout, degr_wfc_timeout, outdated_wfc_timeout)
+    return _wait(session, names, "wait-connect", given, wait_after_sb)
 
 
 @resource_command("wait-sync")
 @_wfc_timeout
+@_degr_wfc_timeout
 @_outdated_wfc_timeout
 @_wait_after_sb
 def wait_sync(
     session: Session,
     names: tuple[str, ...],
     wfc_timeout: int | None,
+    degr_wfc_timeout: int | None,
     outdated_wfc_timeout: int | None,
     wait_after_sb: bool | None,
 ) -> int:
     """Wait until RES is connected and no resync runs. Exit status 5: timed out."""
-    return _wait(session, names, "wait-sync", (wfc_timeout, outdated_wfc_timeout), wait_after_sb)
+    given = (wfc_timeout, degr_wfc_timeout, outdated_wfc_timeout)
+    return _wait(session, names, "wait-sync", given, wait_after_sb)
 
 
 def _wait(
     session: Session,
     names: tuple[str, ...],
     verb: str,
-    timeouts: tuple[int | None, int | None],
+    given: tuple[int | None, int | None, int | None],
     wait_after_sb: bool | None,
 ) -> int:
     def one(resource: Resource, volume: int | None) -> int:
         startup = resource.startup
-        normal, outdated = (
-            given if given is not None else configured
-            for given, configured in zip(
-                timeouts, (startup.wfc_timeout, startup.outdated_wfc_timeout), strict=True
-            )
+        configured = (startup.wfc_timeout, startup.degr_wfc_timeout, startup.outdated_wfc_timeout)
+        waits = tuple(
+            option if option is not None else default
+            for option, default in zip(given, configured, strict=True)
         )
         after_sb = startup.wait_after_sb if wait_after_sb is None else wait_after_sb
-        timeout_s = normal
-        if not session.dry_run and _peer_is_outdated(session, resource, volume):
-            timeout_s = outdated
+        timeout_s = waits[0]
+        if not session.dry_run:
+            timeout_s = patience_s(waits, session.status(resource).volumes, volume)
         options: dict[str, OptionValue] = {"timeout_s": timeout_s, "wait_after_sb": after_sb}
         return session.command([named(resource, volume)], verb, options, timeout_s=None)
 
     return session.each(names, one)
 
 
-def _peer_is_outdated(session: Session, resource: Resource, volume: int | None) -> bool:
-    return any(
-        found.state.pdsk is DiskState.OUTDATED
-        for found in session.status(resource).volumes
+def patience_s(waits: tuple[int, ...], volumes: Sequence[VolumeStatus], volume: int | None) -> int:
+    """Which timeout counts: the peer's disk is Outdated, this node was degraded, or neither.
+
+    waits: wfc-, degr-wfc- and outdated-wfc-timeout in seconds, 0: for ever. The special ones are
+    never longer than wfc-timeout. With several volumes the longest wait counts.
+    """
+    wfc, degr, outdated = waits
+    if wfc and (not degr or degr > wfc):
+        degr = wfc
+    if degr and (not outdated or outdated > degr):
+        outdated = wfc
+    of_each = [
+        outdated if found.state.pdsk is DiskState.OUTDATED else degr if found.degraded else wfc
+        for found in volumes
         if volume in (None, found.number)
-    )
+    ]
+    return 0 if 0 in of_each else max(of_each, default=wfc)
 
 
 RESOURCE_COMMANDS = (

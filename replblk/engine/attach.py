@@ -266,6 +266,9 @@ class _Attachment:
         volume.capacity_sectors = size
         volume.own_max_sectors = layout.usable_sectors
         volume.crashed_primary = bool(flags & (MdFlag.CRASHED_PRIMARY | MdFlag.PRIMARY_IND))
+        volume.degraded = (
+            not volume.primary and MdFlag.PRIMARY_IND in flags and MdFlag.CONNECTED_IND not in flags
+        )
         volume.uuids = superblock.uuids.with_role(primary=volume.primary)
         slots = clamp_extents(volume.config.options.al_extents, layout.al_blocks)
         self._log = ActivityLog(slots)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from replblk.engine.context import Context
     from replblk.rules.transitions import StateRequest
 
+REFUSALS_TOLD_NS = 60 * SECOND_NS
+"""How often the same reason to refuse a connection is told while nothing else happens."""
 PARTING_NS = SECOND_NS
 """How long sockets stay open after a verdict that the peer has to reach by itself."""
 
@@ -46,6 +48,9 @@ class Connection:
         self._after_drain: Callable[[], None] | None = None
         self._parting: set[int] = set()
         """Sockets of a connection that was given up and that the peer may still read from."""
+        self._refusals = 0
+        """Connections in a row that ended before anything was agreed."""
+        self._told_ns = 0
         self.last_failure = ""
         """Why the connection ended last, for people."""
 
@@ -64,16 +69,20 @@ class Connection:
     def _established(self, data: Candidate, meta: Candidate) -> None:
         self._begin(data, meta)
 
-    def retry(self, why: str, delay_ns: int = SECOND_NS) -> None:
-        """Nothing was agreed yet: close the sockets and try again a little later."""
-        self._ctx.tell(Level.WARNING, why)
+    def retry(self, why: str) -> None:
+        """Nothing was agreed yet: close the sockets; listen at once, call again a little later.
+
+        So the peer itself gets through while somebody else keeps knocking.
+        """
+        again, self._refusals = why == self.last_failure, self._refusals + 1
+        now_ns = self._ctx.now_ns()
+        if not again or now_ns - self._told_ns >= REFUSALS_TOLD_NS:
+            more = f" (attempt {self._refusals} in a row)" if self._refusals > 1 else ""
+            self._ctx.tell(Level.WARNING, why + more)
+            self._told_ns = now_ns
         self.last_failure = why
         self._ctx.peer.drop()
-        self._ctx.timers.set("reconnect", delay_ns, self._again)
-
-    def _again(self) -> None:
-        if self._ctx.states.connection is ConnState.WF_CONNECTION and not self._ctx.peer.up:
-            self.setup.start()
+        self.setup.start(call=False)
 
     # -- down ---------------------------------------------------------------------------------
 
@@ -86,6 +95,7 @@ class Connection:
             return
         if connection is not ConnState.WF_REPORT_PARAMS:
             return
+        self._refusals = 0
         self.last_failure = why
         self._end(state, why)
         self._when_drained(self._reconnect)
@@ -103,7 +113,6 @@ class Connection:
             return
         self.last_failure = why
         self.setup.stop()
-        self._ctx.timers.cancel("reconnect")
         self._end(ConnState.DISCONNECTING, why, wish)
         self._when_drained(lambda: self._ctx.states.set_connection(ConnState.STANDALONE, why))
 

@@ -1,8 +1,9 @@
 """What a disk error leads to: the policy on-io-error, never a retry.
 
-A failed write or read is acted on as configured: the disk is given up (detach) or its data is
-called Inconsistent (pass_on). A failed flush and any metadata error always give the disk up: nobody
-knows what of the earlier writes survived. Source: states, I/O error policy.
+A failed write or read is acted on as configured: the disk is given up (detach) or, if the peer has
+better data, called Inconsistent (pass_on). If it has none, the error is passed on and nothing else:
+the disk still holds the only good data there are. A failed flush and any metadata error always give
+the disk up: nobody knows what of the earlier writes survived. Source: states, I/O error policy.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replblk.model.notices import Level
-from replblk.model.vocabulary import DiskState, OnIoError
+from replblk.model.vocabulary import ConnState, DiskState, OnIoError
 
 if TYPE_CHECKING:
     from replblk.engine.context import Context
@@ -28,11 +29,27 @@ class DiskFailure:
         self._ctx.tell(Level.ERROR, what, volume.number)
         if volume.state.disk <= DiskState.FAILED:
             return
-        if volume.config.options.on_io_error is OnIoError.PASS_ON and not flush:
-            if volume.state.disk > DiskState.INCONSISTENT:
-                self._ctx.states.force(volume, what, disk=DiskState.INCONSISTENT)
-            return
-        self._give_up(volume, what)
+        if volume.config.options.on_io_error is not OnIoError.PASS_ON or flush:
+            self._give_up(volume, what)
+        elif self.only_passed_on(volume):
+            self._ctx.tell(
+                Level.WARNING,
+                "the error is passed on; the disk stays UpToDate, since no other has these data",
+                volume.number,
+            )
+        elif volume.state.disk > DiskState.INCONSISTENT:
+            self._ctx.states.force(volume, what, disk=DiskState.INCONSISTENT)
+
+    @staticmethod
+    def only_passed_on(volume: Volume) -> bool:
+        """Whether a data error of this disk would change no state."""
+        state = volume.state
+        better = state.conn >= ConnState.CONNECTED and state.pdsk is DiskState.UP_TO_DATE
+        return (
+            volume.config.options.on_io_error is OnIoError.PASS_ON
+            and state.disk is DiskState.UP_TO_DATE
+            and not better
+        )
 
     def metadata_failed(self, volume: Volume, what: str) -> None:
         """A metadata write failed: the disk goes, whatever the policy."""

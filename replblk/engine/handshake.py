@@ -5,7 +5,7 @@
 
 Nothing waits for the peer between P_PROTOCOL and the last P_STATE. A failed authentication costs
 the connection and nothing else: whoever knows no secret must not be able to stop the pair (DRBD
-itself goes StandAlone). Source: protocol, handshake.
+itself goes StandAlone). The same holds for everything before it. Source: protocol, handshake.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from replblk.engine.context import SECOND_NS, TENTH_NS
+from replblk.engine.context import TENTH_NS
 from replblk.engine.link_setup import Candidate
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
@@ -62,7 +62,7 @@ class Handshake:
     def __init__(
         self,
         ctx: Context,
-        retry: Callable[[str, int], None],
+        retry: Callable[[str], None],
         stand_alone: Callable[[str], None],
     ) -> None:
         self._ctx = ctx
@@ -104,7 +104,7 @@ class Handshake:
 
     def _late(self) -> None:
         expected = self._expects.name if self._expects is not None else "nothing"
-        self._retry(f"the peer did not send {expected} in time", SECOND_NS)
+        self._refuse_stranger(f"the peer did not send {expected} in time")
 
     # -- packets ------------------------------------------------------------------------------
 
@@ -122,18 +122,18 @@ class Handshake:
     def _unexpected(self, cmd: Cmd) -> None:
         assert self._expects is not None
         if self._expects is Cmd.P_CONNECTION_FEATURES:
-            self._stand_alone(f"expected ConnectionFeatures packet, received: {cmd.name}")
+            self._refuse_stranger(f"expected ConnectionFeatures packet, received: {cmd.name}")
         elif self._expects is Cmd.P_AUTH_CHALLENGE:
             self._refuse_stranger(f"expected AuthChallenge packet, received: {cmd.name}")
         else:
-            self._retry(f"expected AuthResponse packet, received: {cmd.name}", SECOND_NS)
+            self._refuse_stranger(f"expected AuthResponse packet, received: {cmd.name}")
 
     def _on_features(self, packet: Packet) -> None:
         message = decode(packet.cmd, packet.payload, features=0, apv=self._ctx.peer.apv)
         assert isinstance(message, Features)
         theirs_max = message.protocol_max or message.protocol_min
         if theirs_max < PRO_VERSION_MIN or message.protocol_min > PRO_VERSION_MAX:
-            self._stand_alone(
+            self._refuse_stranger(
                 "incompatible DRBD dialects: I support "
                 f"{PRO_VERSION_MIN}-{PRO_VERSION_MAX}, peer supports "
                 f"{message.protocol_min}-{theirs_max}"
@@ -141,7 +141,7 @@ class Handshake:
             return
         apv = min(PRO_VERSION_MAX, theirs_max)
         if apv < 100 and len(self._ctx.volumes) > 1:
-            self._stand_alone(
+            self._refuse_stranger(
                 f"the peer's protocol {apv} has no volumes, this resource has several"
             )
             return
@@ -185,7 +185,9 @@ class Handshake:
         self._send_parameters()
 
     def _refuse_stranger(self, why: str) -> None:
-        self._retry(why, self._ctx.net.connect_int * SECOND_NS)
+        """Whoever it is, it has not shown that it is the peer: it costs this connection only."""
+        self.ended()
+        self._retry(why)
 
     # -- parameters ---------------------------------------------------------------------------
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 ACCEPTED_MAX = 16
 """Accepted connections that may wait for their first packet; more are closed at once."""
-
+EARLY_BYTES_MAX = 4096
+"""What a socket may bring before both are there: no more than a peer's first few packets."""
 
 _INITIAL: dict[Cmd, Socket] = {Cmd.P_INITIAL_DATA: "data", Cmd.P_INITIAL_META: "meta"}
 
@@ -34,12 +35,13 @@ _INITIAL: dict[Cmd, Socket] = {Cmd.P_INITIAL_DATA: "data", Cmd.P_INITIAL_META: "
 class Candidate:
     """A TCP connection that may become a socket of the connection."""
 
-    __slots__ = ("deframer", "link", "ours")
+    __slots__ = ("deframer", "early_bytes", "link", "ours")
 
     def __init__(self, link: int, ours: bool, deframer: Deframer) -> None:
         self.link = link
         self.ours = ours
         self.deframer = deframer
+        self.early_bytes = 0
 
 
 class LinkSetup:
@@ -68,13 +70,16 @@ class LinkSetup:
 
     # -- life ---------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to connect and to listen."""
+    def start(self, *, call: bool = True) -> None:
+        """Begin to listen, and to connect: now, or (call=False) after the usual wait."""
         if self.running:
             return
         self.running = True
         self._ctx.ports.links.listen(True)
-        self._try()
+        if call:
+            self._try()
+        else:
+            self._retry_later()
 
     def stop(self) -> None:
         """Give up: close whatever was begun, stop listening."""
@@ -126,7 +131,13 @@ class LinkSetup:
             for candidates in self._sockets.values():
                 for candidate in candidates:
                     if candidate.link == link:
-                        candidate.deframer.feed(data)
+                        candidate.early_bytes += len(data)
+                        if candidate.early_bytes > EARLY_BYTES_MAX:
+                            candidates.remove(candidate)
+                            self._ctx.ports.links.close(link)
+                            self._progress()
+                        else:
+                            candidate.deframer.feed(data)
                         return True
             return False
         begun.feed(data)

@@ -9,10 +9,10 @@ only through states (``follow``) and the callables wired here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from replblk.engine import ranges_told
+from replblk.engine import metadata_told, ranges_told
 from replblk.engine.attach import Attach
 from replblk.engine.commands import Commands
 from replblk.engine.connection import Connection
@@ -97,6 +97,7 @@ class Node:
             target_done=self._source.target_reports_done,
             verify_done=self._verify.initiator_reports_done,
             uuids_changed=lambda volume: self._follow.peer_uuids_changed(volume),
+            idle=self._writes.idle,
             go_on_alone=lambda volume, why: self._follow.fencing.thaw(volume, why, susp_fen=False),
         )
         self._follow = FollowUps(
@@ -394,6 +395,10 @@ class Node:
     def status(self) -> NodeStatus:
         """A snapshot for people and machines."""
         return status_of(self._ctx, self._peer_writes, self._target, self._verify)
+
+    def metadata_text(self, volume: int, verb: str, header: Sequence[str]) -> str:
+        """What get-gi, show-gi or dump-md say of the metadata. Raises MetadataError."""
+        return metadata_told.text(self._ctx.volumes[volume], verb, header)
 
     @property
     def volumes(self) -> dict[int, Volume]:

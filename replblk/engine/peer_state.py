@@ -16,7 +16,7 @@ from replblk.model.generation import JUST_CREATED, UuidSet, same_generation
 from replblk.model.notices import Level
 from replblk.model.state import State
 from replblk.model.units import bits_of_capacity
-from replblk.model.vocabulary import CODE_TEXT, Code, ConnState, DiskState, Role
+from replblk.model.vocabulary import CODE_TEXT, Code, ConnState, DiskState, Policy, Role
 from replblk.rules.sizes import agreed_size, diskless_size, effective_user_size, peer_too_small
 from replblk.rules.split_brain import Policies
 from replblk.rules.sync_handshake import Decision, HandshakeFacts, decide
@@ -52,6 +52,7 @@ class PeerState:
         verify_done: Callable[[Volume], None],
         uuids_changed: Callable[[Volume], None],
         go_on_alone: Callable[[Volume, str], None],
+        idle: Callable[[Volume], bool],
     ) -> None:
         self._ctx = ctx
         self._stand_alone = stand_alone
@@ -60,6 +61,7 @@ class PeerState:
         self._verify_done = verify_done
         self._uuids_changed = uuids_changed
         self._go_on_alone = go_on_alone
+        self._idle = idle
 
     # -- sizes --------------------------------------------------------------------------------
 
@@ -212,18 +214,19 @@ class PeerState:
         conn: ConnState = old.conn
         if conn is ConnState.WF_REPORT_PARAMS:
             conn = ConnState.CONNECTED
-        all_bits = False
+        decision: Decision | None = None
         if self._handshake_due(volume, told):
             decision = self._decide(volume, told, real)
             if decision.conn is None:
                 outcome = self._no_decision(volume, told, decision)
                 if outcome is None:
                     return
-                real, conn = outcome, ConnState.CONNECTED
+                real, decision = outcome, None
+                conn = ConnState.CONNECTED
             else:
-                conn, all_bits = decision.conn, decision.set_all_bits
+                conn = decision.conn
                 self._ctx.split_brain = False
-        self._apply(volume, told, real, conn, all_bits)
+        self._apply(volume, told, real, conn, decision)
 
     def _handshake_due(self, volume: Volume, told: State) -> bool:
         state = volume.state
@@ -275,6 +278,7 @@ class PeerState:
                 ),
                 always_asbp=net.always_asbp,
                 rr_conflict=net.rr_conflict,
+                can_demote=not volume.open_count and self._idle(volume),
             )
         )
         for level, text in decision.log:
@@ -309,7 +313,12 @@ class PeerState:
         return None
 
     def _apply(
-        self, volume: Volume, told: State, real: DiskState, conn: ConnState, all_bits: bool
+        self,
+        volume: Volume,
+        told: State,
+        real: DiskState,
+        conn: ConnState,
+        decision: Decision | None,
     ) -> None:
         old = volume.state
         wanted = old.but(
@@ -321,6 +330,8 @@ class PeerState:
         ):
             assert volume.kept_disk is not None
             wanted = wanted.but(disk=volume.kept_disk)
+        if decision is not None and decision.demote:
+            wanted = wanted.but(role=Role.SECONDARY)
         connecting = old.conn < ConnState.CONNECTED <= conn
         volume.consider_resync = False
         only_consistent = told.disk is DiskState.CONSISTENT and conn is ConnState.CONNECTED
@@ -333,6 +344,11 @@ class PeerState:
             self._ctx.peer.give_up(ConnState.PROTOCOL_ERROR, "the peer is only Consistent")
             return
         code = self._ctx.states.propose(volume, wanted, "peer's state", hard=not connecting)
+        if code is Code.TWO_PRIMARIES and decision is not None and self._peer_gives_up(decision):
+            self._ctx.peer.give_up(
+                ConnState.PROTOCOL_ERROR, "the peer is about to give up its role: once more"
+            )
+            return
         if code < Code.SUCCESS:
             self._stand_alone(
                 f"the states of both nodes do not go together: {CODE_TEXT.get(code, str(code))} "
@@ -341,6 +357,8 @@ class PeerState:
             return
         volume.handshaking = False
         new = volume.state
+        if decision is not None and decision.demote:
+            volume.uuids = volume.uuids.with_role(primary=False)
         if (
             old.conn > ConnState.WF_REPORT_PARAMS
             and new.conn > ConnState.CONNECTED
@@ -352,4 +370,9 @@ class PeerState:
             send_state(self._ctx, volume)
         volume.discard_my_data = False
         if new.conn in (ConnState.WF_BITMAP_S, ConnState.WF_BITMAP_T) and old.conn is not new.conn:
-            self._begin_exchange(volume, all_bits)
+            self._begin_exchange(volume, decision is not None and decision.set_all_bits)
+
+    def _peer_gives_up(self, decision: Decision) -> bool:
+        """Whether both are Primary and the peer, by the same policy, becomes Secondary now."""
+        survivor = decision.conn is ConnState.WF_BITMAP_S
+        return survivor and self._ctx.net.after_sb_2pri is Policy.CALL_HELPER

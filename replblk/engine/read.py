@@ -109,7 +109,10 @@ class ReadPath:
             self._finish(read, 0, data)
             return
         volume = read.volume
-        volume.mark_out_of_sync(read.sector, read.size)
+        if not self._disk_failure.only_passed_on(volume):
+            volume.mark_out_of_sync(
+                read.sector, read.size
+            )  # else the peer's copy may be the good one
         self._disk_failure.failed(
             volume, f"local READ IO error sector {read.sector}+{read.size >> 9} (errno {errno})"
         )

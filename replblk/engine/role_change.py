@@ -16,8 +16,9 @@ from replblk.engine.answers import refusal
 from replblk.engine.context import TENTH_NS
 from replblk.engine.handshake import send_state, send_uuids
 from replblk.engine.ports import Answer, Command
+from replblk.engine.state_change import stays_inconsistent
 from replblk.model.notices import Level
-from replblk.model.vocabulary import Code, ConnState, DiskState, Role
+from replblk.model.vocabulary import CODE_TEXT, Code, ConnState, DiskState, Role, exit_code
 from replblk.rules.generations import rotated, rotation_at_promotion
 from replblk.rules.transitions import PEER_OUTDATED, PROMOTE, PROMOTE_UPTODATE, StateRequest
 
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
     from replblk.engine.write_origin import WriteOrigin
 
 Then = Callable[[Answer], None]
+INCONSISTENT = Answer(
+    exit_code(Code.IN_TRANSIENT_STATE),
+    f"State change failed: ({int(Code.IN_TRANSIENT_STATE)}) "
+    f"{CODE_TEXT[Code.IN_TRANSIENT_STATE]}: but nothing is under way: the local disk is "
+    "Inconsistent since an I/O error was passed on or a resync ended with failed blocks. Repair "
+    "it from the peer with invalidate, or detach it: a diskless node can become Primary",
+    int(Code.IN_TRANSIENT_STATE),
+)
 FENCE_TRIES = 4
 """How often fence-peer is called for one promotion."""
 
@@ -57,7 +66,9 @@ class RoleChange:
         )
 
         def ended(code: Code) -> None:
-            if code < Code.SUCCESS:
+            if code is Code.IN_TRANSIENT_STATE and stays_inconsistent(self._ctx, volume):
+                then(INCONSISTENT)
+            elif code < Code.SUCCESS:
                 then(refusal(code))
             else:
                 self._promoted(volume, promotion.forced, then)

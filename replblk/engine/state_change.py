@@ -33,6 +33,22 @@ if TYPE_CHECKING:
     from replblk.engine.volume import Volume
 
 Then = Callable[[Code], None]
+
+
+def stays_inconsistent(ctx: Context, volume: Volume) -> bool:
+    """Whether the disk is Inconsistent beside a good one with nothing under way to change that.
+
+    So it is after an I/O error that was passed on, or a resync with failed blocks.
+    """
+    state = volume.state
+    return (
+        state.conn is ConnState.CONNECTED
+        and state.disk is DiskState.INCONSISTENT
+        and state.pdsk is DiskState.UP_TO_DATE
+        and not any(other.handshaking for other in ctx.volumes.values())
+    )
+
+
 TRANSIENT_TRIES_NS = 60 * SECOND_NS
 """How long a change refused as transient (-18) is tried again."""
 
@@ -88,7 +104,8 @@ class StateRequests:
         give_up_ns = self._ctx.now_ns() + TRANSIENT_TRIES_NS
 
         def answered(code: Code) -> None:
-            if code is not Code.IN_TRANSIENT_STATE or self._ctx.now_ns() > give_up_ns:
+            late = self._ctx.now_ns() > give_up_ns
+            if code is not Code.IN_TRANSIENT_STATE or late or stays_inconsistent(self._ctx, volume):
                 then(code)
                 return
             seen = volume.state

@@ -65,5 +65,6 @@ def _volume(ctx: Context, volume: Volume, target: ResyncTarget, verify: Verify) 
         out_of_sync_kib=volume.dirty_bits * 4,
         al_suspended=False,
         open_count=volume.open_count,
+        degraded=volume.degraded,
         resync=resync,
     )

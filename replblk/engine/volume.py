@@ -48,6 +48,8 @@ class Volume:
         self.meta: MetaStore | None = None
         self.in_flight = 0
         self.when_drained: Callable[[], None] | None = None
+        self.degraded = False
+        """It was Primary without its peer when it stopped: degr-wfc-timeout applies."""
         self.io_failed = False
         """An I/O error gave the disk up: on-io-error may call for a handler."""
         self.crashed_primary = False

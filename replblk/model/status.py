@@ -45,6 +45,7 @@ class VolumeStatus:
     out_of_sync_kib: int = 0  # oos
     al_suspended: bool = False
     open_count: int = 0
+    degraded: bool = False  # was Primary without its peer when it stopped
     resync: ResyncStatus | None = None
 
 

@@ -40,6 +40,9 @@ VERBS: dict[str, Options] = {
     "suspend-io": {},
     "resume-io": {},
     "verify": {"start": int, "stop": int},
+    "get-gi": {},
+    "show-gi": {},
+    "dump-md": {},
     "wait-connect": WAIT,
     "wait-sync": WAIT,
 }

@@ -23,10 +23,11 @@ from nbd.server import ListenError, Server
 from replblk import __version__
 from replblk.admin.addresses import parse_tcp
 from replblk.admin.messages import Reply, Request
+from replblk.engine.metadata_told import METADATA_TEXTS
 from replblk.engine.node import Node
 from replblk.engine.ports import Answer, Ports
 from replblk.model.config import Resource, Settings
-from replblk.model.errors import AdminError
+from replblk.model.errors import AdminError, MetadataError
 from replblk.shell.client import Clients
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
@@ -196,6 +197,9 @@ class Daemon:
         if request.verb == "status":
             done(Reply(0, status=self._node.status()))
             return
+        if request.verb in METADATA_TEXTS:
+            done(self._metadata(request))
+            return
 
         def answered(answer: Answer) -> None:
             if request.verb == "down" and not answer.exit_code:
@@ -205,6 +209,20 @@ class Daemon:
                 done(Reply(answer.exit_code, answer.text, answer.code))
 
         self._clients.command(answered, request.verb, request.volume, dict(request.options))
+
+    def _metadata(self, request: Request) -> Reply:
+        """Metadata as text, of a volume whose disk is attached."""
+        if request.volume is None or request.volume not in self._node.volumes:
+            return Reply(1, f"{request.verb} needs one of the resource's volumes", 0)
+        now = time.time()
+        header = (
+            time.strftime(f"%Y-%m-%d %H:%M:%S %z [{int(now)}]", time.localtime(now)),
+            f"{os.uname().nodename}> {request.verb} of the attached disk",
+        )
+        try:
+            return Reply(0, self._node.metadata_text(request.volume, request.verb, header))
+        except MetadataError as error:
+            return Reply(EXIT_STARTUP, str(error), error.number)
 
     def _end(self, status: int) -> None:
         if not self._ended.done():

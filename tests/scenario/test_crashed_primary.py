@@ -117,3 +117,19 @@ def test_a_crashed_primary_alone_comes_back_with_its_own_acknowledged_data() -> 
     lab.boot("beta")
     lab.in_sync()
     assert lab.on_disk("beta", 40 * BLOCK, BLOCK) == DATA
+
+
+def test_a_primary_that_stopped_without_its_peer_was_degraded() -> None:
+    lab = Lab()
+    lab.up()
+    lab.primary("alpha")
+    lab.run_for(0.1)
+    lab.beta.power_off()
+    lab.run_until(lambda: lab.state("alpha").conn < ConnState.CONNECTED)
+    lab.run_for(0.1)
+    lab.alpha.power_off()
+    for name, degraded in (("alpha", True), ("beta", False)):
+        lab.boot(name)
+        node = lab[name].node
+        assert node is not None
+        assert node.status().volumes[0].degraded is degraded

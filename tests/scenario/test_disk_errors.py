@@ -105,11 +105,47 @@ def test_alone_a_failed_write_is_told_the_client() -> None:
     assert lab.on_disk("beta", BLOCK, BLOCK) == OLD
 
 
-def test_alone_and_passed_on_the_client_is_told_too() -> None:
+def test_alone_a_write_error_that_is_passed_on_costs_that_write_and_no_other() -> None:
+    """The only good data there are stay in use; what was written alone survives the reunion."""
     lab = ready(PASS_ON, alone=True)
     lab.fail("alpha", "data", "write", times=1)
     assert lab.done(lab.submit("alpha", "write", 0, BLOCK, data=NEW)).errno == errno.EIO
-    assert lab.state("alpha").disk is DiskState.INCONSISTENT
+    assert lab.state("alpha").disk is DiskState.UP_TO_DATE
+    assert lab.told("alpha", "the error is passed on; the disk stays UpToDate")
+    lab.write("alpha", 2 * BLOCK, NEW)
+    assert lab.read("alpha", BLOCK, BLOCK) == OLD
+    lab.drive("alpha").heal()
+    lab.boot("beta")
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+    assert lab.on_disk("beta", BLOCK, 2 * BLOCK) == OLD + NEW
+
+
+def test_alone_a_read_error_that_is_passed_on_leaves_the_block_to_the_peer() -> None:
+    lab = ready(PASS_ON, alone=True)
+    lab.fail("alpha", "data", "read", times=1)
+    assert lab.done(lab.submit("alpha", "read", 0, BLOCK)).errno == errno.EIO
+    assert lab.state("alpha").disk is DiskState.UP_TO_DATE
+    assert lab.out_of_sync_kib("alpha") == 4  # block 1, written alone; not block 0
+    lab.boot("beta")
+    lab.in_sync()
+    assert lab.on_disk("beta", 0, BLOCK) == OLD
+
+
+def test_a_secondary_that_is_inconsistent_is_told_at_once_why_it_can_not_be_primary() -> None:
+    lab = ready(PASS_ON)
+    lab.fail("beta", "data", "write", times=1)
+    lab.write("alpha", 0, NEW)
+    lab.reaches("beta", disk=DiskState.INCONSISTENT)
+    lab.secondary("alpha")
+    waiting = lab.ask("beta", "primary")
+    lab.run_for(1)
+    (answer,) = waiting.answers
+    assert (answer.exit_code, answer.code) == (11, -18)
+    assert "nothing is under way: the local disk is Inconsistent" in answer.text
+    assert lab.command("beta", "invalidate").exit_code == 0
+    lab.in_sync()
+    lab.primary("beta")
 
 
 def test_alone_a_failed_read_is_told_the_client() -> None:
@@ -320,19 +356,16 @@ def test_the_source_can_not_read_and_gives_its_disk_up() -> None:
 
 
 def test_the_source_can_not_read_and_passes_it_on() -> None:
-    """Nobody has that block any more: nothing becomes UpToDate by itself, only by force."""
+    """That block does not get to the target, which stays Inconsistent; the source serves on."""
     lab = out_of_sync(PASS_ON)
     lab.fail("alpha", "data", "read", skip=5, times=1)
     lab.connect("beta")
-    lab.reaches("alpha", disk=DiskState.INCONSISTENT)
+    lab.passes("beta", ConnState.CONNECTED)
     lab.run_for(5)
     assert lab.state("beta").disk is DiskState.INCONSISTENT
-    assert lab.done(lab.submit("alpha", "write", 0, BLOCK, data=NEW)).errno == errno.EIO
-    for name in ("alpha", "beta"):
-        lab[name].kill()
-    lab.boot("alpha")
-    assert lab.command("alpha", "primary").exit_code == 17
-    lab.primary("alpha", force=True)
-    lab.boot("beta")
+    assert lab.state("alpha").disk is DiskState.UP_TO_DATE
+    lab.write("alpha", 0, NEW)
+    assert lab.read("alpha", 2 * BLOCK, BLOCK) == NEW
+    lab.cut()
     lab.in_sync()
     assert lab.differing_blocks() == []

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.model.vocabulary import ConnState, DiskState, Policy, Role
 from tests.support.lab import BLOCK, Lab
 
 OTHER = {"alpha": "beta", "beta": "alpha"}
 MINE = {"alpha": b"alpha's " * 512, "beta": b"beta's !" * 512}
 
 
-def torn(*, primaries: tuple[str, ...] = ("alpha", "beta")) -> Lab:
+def torn(*, primaries: tuple[str, ...] = ("alpha", "beta"), **options: Any) -> Lab:
     """Both were Primary during a partition; only *primaries* still are when the net is mended."""
-    lab = Lab()
+    lab = Lab(**options)
     lab.up()
     lab.primary("alpha")
     lab.run_for(0.1)
@@ -141,3 +143,54 @@ def test_two_primaries_that_share_a_generation_do_not_connect_either() -> None:
         what="somebody StandAlone",
     )
     assert all(lab.state(name).role is Role.PRIMARY for name in ("alpha", "beta"))
+
+
+# -- call-pri-lost-after-sb ---------------------------------------------------------------------
+
+GIVES_UP = {
+    "net": {"after_sb_1pri": Policy.CALL_HELPER, "after_sb_2pri": Policy.CALL_HELPER},
+    "net_of": {
+        "alpha": {"after_sb_0pri": Policy.DISCARD_LOCAL},
+        "beta": {"after_sb_0pri": Policy.DISCARD_REMOTE},
+    },
+}
+
+
+def test_a_primary_victim_that_nobody_uses_gives_up_its_role() -> None:
+    lab = torn(primaries=("alpha",), **GIVES_UP)
+    lab.in_sync()
+    assert lab.told("alpha", "Successfully gave up primary role.")
+    assert lab.shows("alpha", role=Role.SECONDARY, peer=Role.SECONDARY)
+    assert lab.shows("beta", role=Role.SECONDARY, peer=Role.SECONDARY)
+    assert lab.differing_blocks() == []
+    assert lab.on_disk("alpha", 0, BLOCK) == MINE["beta"]
+    assert not lab.uuids("alpha").current & 1
+
+
+def test_a_primary_victim_in_use_stays_primary_and_alone() -> None:
+    lab = Lab(**GIVES_UP)
+    lab.up()
+    lab.primary("alpha")
+    lab.run_for(0.1)
+    lab.partition()
+    lab.primary("beta")
+    for name in ("alpha", "beta"):
+        lab.write(name, 0, MINE[name])
+    lab.secondary("beta")
+    assert lab.open("alpha") is None
+    lab.heal()
+    lab.run_until(lambda: lab.alpha.connection is ConnState.STANDALONE)
+    lab.run_for(2)
+    assert lab.shows("alpha", role=Role.PRIMARY)
+    assert lab.beta.connection is ConnState.WF_CONNECTION
+    assert lab.on_disk("alpha", 0, BLOCK) == MINE["alpha"]
+    assert lab.on_disk("beta", 0, BLOCK) == MINE["beta"]
+
+
+def test_of_two_primaries_the_victim_gives_up_and_the_survivor_goes_on() -> None:
+    lab = torn(**GIVES_UP)
+    lab.in_sync()
+    assert lab.shows("alpha", role=Role.SECONDARY)
+    assert lab.shows("beta", role=Role.PRIMARY)
+    assert lab.differing_blocks() == []
+    assert lab.read("beta", 0, BLOCK) == MINE["beta"]

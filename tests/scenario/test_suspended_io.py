@@ -129,14 +129,14 @@ def test_the_last_disk_fails_and_comes_back() -> None:
     assert lab.differing_blocks() == []
 
 
-def test_the_last_good_disk_is_called_inconsistent_and_io_waits() -> None:
+def test_an_error_that_is_passed_on_suspends_nothing() -> None:
+    """There are good data, but for that block: its request fails, the others go on."""
     lab = lab_of(disk={"on_io_error": OnIoError.PASS_ON})
     lab.partition()
     lab.fail("alpha", "data", "write", times=1)
-    request = lab.submit("alpha", "write", BLOCK, data=NEW)
-    lab.reaches("alpha", disk=DiskState.INCONSISTENT, susp_nod=True)
-    lab.run_for(1)
-    assert not request.done
+    assert lab.done(lab.submit("alpha", "write", BLOCK, data=NEW)).errno == 5
+    assert not lab.state("alpha").suspended
+    lab.write("alpha", 2 * BLOCK, NEW)
 
 
 def test_down_of_a_suspended_primary_is_refused_and_does_not_hang() -> None:
