@@ -99,10 +99,6 @@ LIMITATIONS: tuple[Limitation, ...] = (
         _any_disk(lambda disk: bool(disk.resync_after)),
     ),
     Limitation(
-        *("warn", "disk-timeout", "a disk that hangs is waited for"),
-        _any_disk(lambda disk: bool(disk.disk_timeout)),
-    ),
-    Limitation(
         *("warn", "cpu-mask", "the system chooses the CPUs"),
         lambda resource: bool(resource.cpu_mask),
     ),

@@ -207,6 +207,18 @@ def resume_sync(session: Session, names: tuple[str, ...]) -> int:
     return session.command(names, "resume-sync")
 
 
+@resource_command("new-current-uuid")
+@click.option(
+    "--clear-bitmap",
+    is_flag=True,
+    help="Also declare that nothing is out of sync; on two fresh connected nodes: skip the "
+    "first sync.",
+)
+def new_current_uuid(session: Session, names: tuple[str, ...], clear_bitmap: bool) -> int:
+    """Begin a new data generation for RES, which has to be StandAlone."""
+    return session.command(names, "new-current-uuid", {"clear_bitmap": clear_bitmap})
+
+
 @resource_command("suspend-io")
 def suspend_io(session: Session, names: tuple[str, ...]) -> int:
     """Hold the reads and writes of RES; clients wait."""
@@ -334,5 +346,6 @@ def patience_s(waits: tuple[int, ...], volumes: Sequence[VolumeStatus], volume: 
 RESOURCE_COMMANDS = (
     *(up, down, run, primary, secondary, connect, disconnect, attach, detach, invalidate),
     *(invalidate_remote, outdate, pause_sync, resume_sync, suspend_io, resume_io, verify),
+    new_current_uuid,
     *(wait_connect, wait_sync),
 )

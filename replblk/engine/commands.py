@@ -6,6 +6,7 @@ state is just moving (-18) is tried again when it has moved.
 
 from __future__ import annotations
 
+import errno as errnos
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from replblk.engine.answers import outcome, refusal, unknown_algorithm
 from replblk.engine.context import SECOND_NS
 from replblk.engine.disconnecting import Disconnect
+from replblk.engine.new_current_uuid import NewCurrentUuid
 from replblk.engine.ports import Answer, Command
 from replblk.model.state import State
 from replblk.model.vocabulary import Code, ConnState, DiskState, Role
@@ -72,6 +74,7 @@ class Commands:
             "invalidate": self._each(self._invalidate),
             "invalidate-remote": self._each(self._invalidate_remote),
             "verify": self._each(self._start_verify),
+            "new-current-uuid": self._each(NewCurrentUuid(ctx).run),
             "outdate": self._each(self._outdate),
             "pause-sync": self._each(self._pause),
             "resume-sync": self._each(self._resume),
@@ -208,13 +211,31 @@ class Commands:
         else:
             meta.write_bitmap(lambda ok: meta.sync(synced))
 
-    def _await_diskless(self, volume: Volume, then: Then) -> None:
-        def diskless() -> bool:
-            if volume.state.disk is not DiskState.DISKLESS:
-                return False
-            then(Answer())
-            return True
+    def _await_diskless(self, volume: Volume, then: Then, *, at_most_ns: int = 0) -> None:
+        """Answer when the disk is gone, or after at_most_ns if its operations do not end."""
+        name, over = ("diskless", volume.number), False
 
+        def diskless() -> bool:
+            nonlocal over
+            if not over and volume.state.disk is DiskState.DISKLESS:
+                over = True
+                self._ctx.timers.cancel(name)
+                then(Answer())
+            return over
+
+        def late() -> None:
+            nonlocal over
+            over = True
+            then(
+                Answer(
+                    0,
+                    f"given up; {volume.config.disk} has {volume.in_flight} operations that do not "
+                    "end, and is closed when they do",
+                )
+            )
+
+        if at_most_ns:
+            self._ctx.timers.set(name, at_most_ns, late)
         self._ctx.when(diskless)
 
     # -- disks --------------------------------------------------------------------------------
@@ -228,7 +249,8 @@ class Commands:
             return
         if command.options.get("force"):
             self._ctx.states.force(volume, "detach --force", disk=DiskState.FAILED)
-            self._await_diskless(volume, then)
+            self._ctx.io.abort(volume, errnos.ESHUTDOWN)
+            self._await_diskless(volume, then, at_most_ns=SECOND_NS)
             return
 
         def answered(code: Code) -> None:

@@ -8,6 +8,7 @@ the disk up: nobody knows what of the earlier writes survived. Source: states, I
 
 from __future__ import annotations
 
+import errno as errnos
 from typing import TYPE_CHECKING
 
 from replblk.model.notices import Level
@@ -50,6 +51,15 @@ class DiskFailure:
             and state.disk is DiskState.UP_TO_DATE
             and not better
         )
+
+    def too_slow(self, volume: Volume) -> None:
+        """An operation exceeded disk-timeout: the disk goes, nobody waits for it any longer."""
+        if volume.state.disk < DiskState.INCONSISTENT:
+            return  # being attached, or given up already
+        what = "Local backing device failed to meet the disk-timeout"
+        self._ctx.tell(Level.ERROR, what, volume.number)
+        self._give_up(volume, what)
+        self._ctx.io.abort(volume, errnos.ETIMEDOUT)
 
     def metadata_failed(self, volume: Volume, what: str) -> None:
         """A metadata write failed: the disk goes, whatever the policy."""

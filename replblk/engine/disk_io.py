@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from replblk.engine.context import TENTH_NS
 from replblk.engine.ports import Buffer
 from replblk.model.units import SECTOR_BYTES
 
@@ -25,6 +26,10 @@ class DiskIo:
         self._ctx = ctx
         self._next = 0
         self._flying: dict[int, tuple[Volume, Then]] = {}
+        self._since_ns: dict[int, int] = {}
+        """When operations of volumes with a disk-timeout began, oldest first."""
+        self.too_slow: Callable[[Volume], None]
+        """Told when an operation takes longer than the volume's disk-timeout."""
 
     def read(self, volume: Volume, offset: int, length: int, then: Then) -> None:
         """Read bytes of the backing device."""
@@ -54,6 +59,7 @@ class DiskIo:
     def done(self, op: int, errno: int, data: Buffer | None) -> None:
         """An operation ended: hand the answer to whoever asked, then see whether a detach waits."""
         volume, then = self._flying.pop(op)
+        self._since_ns.pop(op, None)
         volume.in_flight -= 1
         then(errno, data)
         if volume.in_flight == 0 and volume.when_drained is not None:
@@ -64,7 +70,42 @@ class DiskIo:
         self._next += 1
         self._flying[self._next] = (volume, then)
         volume.in_flight += 1
+        if volume.config.options.disk_timeout:
+            self._since_ns[self._next] = self._ctx.now_ns()
+            if not self._ctx.timers.pending(("disk-timeout", volume.number)):
+                self._watch(volume)
         return self._next
+
+    def abort(self, volume: Volume, errno: int) -> None:
+        """Whoever waits for this disk is told that it failed; what it still does comes to nothing.
+
+        The operations themselves can't be taken back: the device is closed when they have ended.
+        """
+        for op, (of, then) in list(self._flying.items()):
+            if of is volume and then is not _nobody:
+                self._flying[op] = (volume, _nobody)
+                self._since_ns.pop(op, None)
+                then(errno, None)
+
+    def _watch(self, volume: Volume) -> None:
+        """Look again when the oldest operation of the volume has had its time."""
+        oldest = next((at for op, at in self._since_ns.items() if self._of(op) is volume), None)
+        if oldest is None:
+            return
+        limit_ns = volume.config.options.disk_timeout * TENTH_NS
+        left_ns = oldest + limit_ns - self._ctx.now_ns()
+        if left_ns > 0:
+            name = ("disk-timeout", volume.number)
+            self._ctx.timers.set(name, left_ns, lambda: self._watch(volume))
+        else:
+            self.too_slow(volume)
+
+    def _of(self, op: int) -> Volume:
+        return self._flying[op][0]
+
+
+def _nobody(errno: int, data: Buffer | None) -> None:
+    """Whoever asked has been told already."""
 
 
 def sector_offset(sector: int) -> int:

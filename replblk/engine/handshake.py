@@ -214,7 +214,7 @@ class Handshake:
             volume.peer_uuids = None
             volume.peer_max_sectors = 0
             volume.discard_my_data = discard
-            volume.handshaking = True
+            volume.handshaking, volume.peer_is_connected = True, False
             send_sync_param(self._ctx, volume)
             send_sizes(self._ctx, volume)
             send_uuids(self._ctx, volume)

@@ -67,6 +67,7 @@ class Node:
             ctx.volumes[config.number] = Volume(config)
         failure = DiskFailure(ctx)
         ctx.io = DiskIo(ctx)
+        ctx.io.too_slow = failure.too_slow
         ctx.handlers = HandlerCalls(ctx)
         ctx.states = States(ctx, self._after)
         ctx.peer = PeerLink(ctx, self._on_packet, self._on_broken)

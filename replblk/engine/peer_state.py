@@ -356,6 +356,7 @@ class PeerState:
             )
             return
         volume.handshaking = False
+        volume.peer_is_connected = told.conn >= ConnState.CONNECTED
         new = volume.state
         if decision is not None and decision.demote:
             volume.uuids = volume.uuids.with_role(primary=False)

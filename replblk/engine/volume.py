@@ -69,6 +69,8 @@ class Volume:
         self.peer_seq = 0
         self.handshaking = False
         """Our parameters were sent on this connection and the peer's state is not in yet."""
+        self.peer_is_connected = False
+        """The peer's last P_STATE was said as Connected or further."""
         self.consider_resync = False
         self.discard_my_data = False
         self.changes_sent = 0

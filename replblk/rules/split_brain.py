@@ -53,11 +53,13 @@ class Conflict:
 class Resolution:
     """The fate of our changes. demote: become Secondary first. handlers: to be called.
 
-    warnings: DRBD's sentences for the log.
+    stuck: we are the victim, but can't be; the peer does not know that. warnings: DRBD's sentences
+    for the log.
     """
 
     fate: Fate
     demote: bool = False
+    stuck: bool = False
     handlers: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -101,7 +103,12 @@ def _give_up_primary(by_zero: Resolution, conflict: Conflict) -> Resolution:
             demote=True,
             warnings=(*by_zero.warnings, "Successfully gave up primary role."),
         )
-    return Resolution(Fate.UNRESOLVED, handlers=("pri-lost-after-sb",), warnings=by_zero.warnings)
+    return Resolution(
+        Fate.UNRESOLVED,
+        stuck=True,
+        handlers=("pri-lost-after-sb",),
+        warnings=by_zero.warnings,
+    )
 
 
 def _no_primary(policy: Policy, conflict: Conflict) -> Resolution:

@@ -9,6 +9,8 @@ Where this is more careful than DRBD 8.4, in ways a DRBD peer can live with:
 
 * a split brain known only from history (-100) that was solved by hand is a full sync: no bitmap is
   known to cover both nodes' changes.
+* a Primary that is the victim by policy and can't give up its role takes no part: the peer, by the
+  same policy, is source already, so discard-my-data must not make this node another one.
 * UUID sets on which the two nodes could not agree are refused instead of making two targets.
 * equal generations with bits set are resynced by bitmap, if the peer is known to decide so too
   (``peer_is_replblk``); otherwise the bits stay and the log says so.
@@ -120,6 +122,7 @@ class _Handshake:
         self._log: list[tuple[Level, str]] = []
         self._handlers: list[str] = []
         self._demote = False
+        self._stuck = False
         f = facts
         self.say(Level.INFO, "drbd_sync_handshake:")
         self.say(Level.INFO, _side_line("self", f.own, f.own_changes, discard=f.own_discard))
@@ -165,7 +168,9 @@ class _Handshake:
         plan = self._by_disks(outcome)  # step 2
         if plan in _SPLIT:  # steps 3 to 6
             self._handlers.append("initial-split-brain")
-            solved = self._by_policy(plan) or self._by_hand()
+            solved = self._by_policy(plan)
+            if solved is None and not self._stuck:
+                solved = self._by_hand()
             if solved is None:
                 self._handlers.append("split-brain")
                 self.say(Level.ERROR, "Split-Brain detected but unresolved, dropping connection!")
@@ -219,6 +224,7 @@ class _Handshake:
             self.say(Level.WARNING, warning)
         self._handlers += resolution.handlers
         self._demote = resolution.demote
+        self._stuck = resolution.stuck
         if resolution.fate == Fate.UNRESOLVED:
             return None
         source = resolution.fate == Fate.SURVIVOR

@@ -39,6 +39,7 @@ VERBS: dict[str, Options] = {
     "resume-sync": {},
     "suspend-io": {},
     "resume-io": {},
+    "new-current-uuid": {"clear_bitmap": bool},
     "verify": {"start": int, "stop": int},
     "get-gi": {},
     "show-gi": {},

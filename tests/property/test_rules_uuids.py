@@ -56,6 +56,24 @@ def test_nodes_agree_on_all_uuid_sets_but_the_contradictory() -> None:
         )
 
 
+def test_every_rule_is_reached_and_the_peer_comes_to_its_mirror_image() -> None:
+    """34 and 35, 36 and 37, 50 and 70, ... are one rule seen from both ends."""
+    mirror = {10: 10, 20: 30, 34: 35, 36: 37, 40: 40, 50: 70, 51: 71, 60: 80, 90: 90, 100: 100}
+    mirror |= {there: here for here, there in mirror.items()}
+    reached = set()
+    for own, peer in product(UNIVERSE, UNIVERSE):
+        if _contradictory(own, peer):
+            continue
+        here = compare(Side(own), Side(peer), resolves_conflicts=True, apv=101, wsame=True)
+        reached.add(here.rule)
+        if here.rule not in (20, 30):  # of a fresh and an empty current both say 20 or 30
+            there = compare(Side(peer), Side(own), resolves_conflicts=False, apv=101, wsame=True)
+            assert there.rule == mirror[here.rule], (str(own), str(peer))
+    crashed = (Side(UuidSet(X), True, True), Side(UuidSet(X)))
+    verdict = compare(*crashed, resolves_conflicts=True, apv=101, wsame=True)
+    assert reached | {verdict.rule} == {*mirror, 41}
+
+
 @pytest.mark.parametrize("apv", [86, 90, 91, 95, 96])
 def test_nodes_agree_at_older_protocol_versions(apv: int) -> None:
     for own, peer in product(SMALL, SMALL):

@@ -49,7 +49,6 @@ CASES = [
     ("error", "on-congestion", "net { on-congestion pull-ahead; }", ALPHA, BRAVO, "r0"),
     ("warn", "fence-peer", "disk { fencing resource-only; }", ALPHA, BRAVO, "r0"),
     ("warn", "resync-after", "disk { resync-after r0; }", ALPHA, BRAVO, "r0"),
-    ("warn", "disk-timeout", "disk { disk-timeout 5; }", ALPHA, BRAVO, "r0"),
     ("warn", "cpu-mask", "options { cpu-mask 3; }", ALPHA, BRAVO, "r0"),
 ]
 
