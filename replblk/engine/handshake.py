@@ -18,7 +18,6 @@ from replblk.engine.context import TENTH_NS
 from replblk.engine.link_setup import Candidate
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
-from replblk.model.units import REQUEST_BYTES_MAX
 from replblk.model.vocabulary import ConnState, DiskState, Policy
 from replblk.wire import auth
 from replblk.wire.packets import (
@@ -279,10 +278,9 @@ class Handshake:
             ("csums-alg", net.csums_alg, packet.csums_alg),
         ):
             if own != theirs:
-                self._stand_alone(
-                    f'Different {name} settings. me="{own}" peer="{theirs}"'
-                    + (f" (volume {volume.number})" if len(self._ctx.volumes) > 1 else "")
-                )
+                sentence = f'Different {name} settings. me="{own}" peer="{theirs}"'
+                self._ctx.tell(Level.ERROR, sentence, volume.number)
+                self._stand_alone(sentence)
                 return
 
 
@@ -321,7 +319,7 @@ def send_sizes(ctx: Context, volume: Volume, *, dds_flags: int = 0) -> None:
             d_size=volume.own_max_sectors if attached else 0,
             u_size=volume.user_size_sectors if attached else 0,
             c_size=volume.capacity_sectors,
-            max_bio_size=REQUEST_BYTES_MAX,
+            max_bio_size=ctx.peer.request_bytes_max,
             dds_flags=dds_flags,
             physical_block_size=backing.block_bytes if backing is not None else 512,
             io_min=backing.block_bytes if backing is not None else 512,

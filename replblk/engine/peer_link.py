@@ -14,6 +14,7 @@ from replblk.engine.context import SECOND_NS, TENTH_NS
 from replblk.engine.ports import Buffer
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
+from replblk.model.units import request_bytes_max
 from replblk.model.vocabulary import ConnState
 from replblk.wire import auth
 from replblk.wire.commands import DATA_HEADER_BYTES
@@ -53,6 +54,8 @@ class PeerLink:
         self.apv = 0
         """Agreed protocol version; 0 while no connection is established."""
         self.features = 0
+        self.request_bytes_max = request_bytes_max(0)
+        """The largest block that one packet may carry or ask for."""
         self.peer_integrity_alg = ""
         """What the peer puts before its data, by its last P_PROTOCOL."""
         self.resolves_conflicts = False
@@ -90,6 +93,7 @@ class PeerLink:
     def agree(self, apv: int, features: int) -> None:
         """Versions are agreed: other headers from now on, on both sockets."""
         self.apv, self.features = apv, features
+        self.request_bytes_max = request_bytes_max(apv)
         for deframer in self._deframers.values():
             deframer.apv = apv
 

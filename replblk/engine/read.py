@@ -32,7 +32,10 @@ _BLOCK_ID = struct.Struct(">Q")
 class ReadRequest:
     """One application read in flight."""
 
-    __slots__ = ("block_id", "lock", "number", "sector", "size", "tried_local", "volume")
+    __slots__ = (
+        *("left", "lock", "number", "pieces", "refused", "sector", "size"),
+        *("tried_local", "volume"),
+    )
 
     def __init__(self, volume: Volume, request: ClientRequest) -> None:
         self.volume = volume
@@ -41,7 +44,11 @@ class ReadRequest:
         self.size = request.length
         self.lock: RangeLock | None = None
         self.tried_local = False
-        self.block_id = b""
+        self.left = 0
+        """Answers of the peer that are outstanding: one packet can't ask for everything."""
+        self.refused = False
+        self.pieces: dict[int, Buffer] = {}
+        """What the peer sent, by sector."""
 
 
 class ReadPath:
@@ -51,7 +58,8 @@ class ReadPath:
         self._ctx = ctx
         self._disk_failure = disk_failure
         self._next_block = 1 << 63
-        self._asked: dict[bytes, ReadRequest] = {}
+        self._asked: dict[bytes, tuple[ReadRequest, int, int]] = {}
+        """By block id: whose, sector, bytes."""
 
     # -- ours ---------------------------------------------------------------------------------
 
@@ -119,36 +127,55 @@ class ReadPath:
         self._go(read)
 
     def _ask_peer(self, read: ReadRequest) -> None:
-        self._next_block += 1
-        read.block_id = _BLOCK_ID.pack(self._next_block)
-        self._asked[read.block_id] = read
-        read.volume.peer_pending += 1
-        payload = block_request(read.sector, read.block_id, read.size)
-        self._ctx.peer.send_raw(Cmd.P_DATA_REQUEST, read.volume.number, payload)
+        volume, most = read.volume, self._ctx.peer.request_bytes_max
+        read.refused = False
+        read.pieces.clear()
+        for start in range(0, read.size, most):
+            self._next_block += 1
+            block_id = _BLOCK_ID.pack(self._next_block)
+            sector, size = read.sector + (start >> 9), min(most, read.size - start)
+            self._asked[block_id] = (read, sector, size)
+            read.left += 1
+            volume.peer_pending += 1
+            payload = block_request(sector, block_id, size)
+            self._ctx.peer.send_raw(Cmd.P_DATA_REQUEST, volume.number, payload)
 
     def on_data_reply(
         self, volume: Volume, header: tuple[int, bytes, int, int], data: Buffer
     ) -> None:
         """P_DATA_REPLY: must answer a read of ours, with just as many bytes."""
         sector, block_id, _, _ = header
-        read = self._asked.get(block_id)
-        if read is None or read.sector != sector or read.volume is not volume:
+        asked = self._asked.get(block_id)
+        if asked is None or asked[1] != sector or asked[0].volume is not volume:
             raise PeerError(f"P_DATA_REPLY for sector {sector}: no such read is outstanding")
-        if len(data) != read.size:
-            raise PeerError(f"P_DATA_REPLY: {len(data)} bytes for a read of {read.size}")
-        del self._asked[block_id]
-        volume.peer_pending -= 1
-        volume.received_sectors += read.size >> 9
-        self._finish(read, 0, data)
+        read, _, size = asked
+        if len(data) != size:
+            raise PeerError(f"P_DATA_REPLY: {len(data)} bytes for a read of {size}")
+        volume.received_sectors += size >> 9
+        read.pieces[sector] = data
+        self._answered(block_id, read)
 
     def on_neg_dreply(self, volume: Volume, ack: tuple[int, bytes, int, int]) -> None:
         """P_NEG_DREPLY: the peer could not read; another path, or an error."""
         sector, block_id, _, _ = ack
-        read = self._asked.pop(block_id, None)
-        if read is None or read.sector != sector:
+        asked = self._asked.get(block_id)
+        if asked is None or asked[1] != sector:
             raise PeerError(f"P_NEG_DREPLY for sector {sector}: no such read is outstanding")
+        asked[0].refused = True
+        self._answered(block_id, asked[0])
+
+    def _answered(self, block_id: bytes, read: ReadRequest) -> None:
+        """The peer said yes or no to a piece; the last one decides."""
+        volume = read.volume
+        del self._asked[block_id]
         volume.peer_pending -= 1
-        if read.tried_local or volume.state.disk is not DiskState.UP_TO_DATE:
+        read.left -= 1
+        if read.left:
+            return
+        if not read.refused:
+            pieces = [read.pieces[sector] for sector in sorted(read.pieces)]
+            self._finish(read, 0, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        elif read.tried_local or volume.state.disk is not DiskState.UP_TO_DATE:
             self._finish(read, errnos.EIO, None)
         else:
             self._go(read)
@@ -156,8 +183,10 @@ class ReadPath:
     def connection_lost(self) -> None:
         """Reads that the peer owes us go another way, or fail."""
         asked, self._asked = self._asked, {}
-        for read in asked.values():
-            read.volume.peer_pending -= 1
+        reads = dict.fromkeys(read for read, _, _ in asked.values())
+        for read in reads:
+            read.volume.peer_pending -= read.left
+            read.left = 0
             self._go(read)
 
     def _finish(self, read: ReadRequest, errno: int, data: Buffer | None) -> None:

@@ -139,7 +139,7 @@ class ResyncTarget:
         if first is None:
             return None
         limit = min(
-            first + REQUEST_BITS_MAX,
+            first + min(REQUEST_BITS_MAX, self._ctx.peer.request_bytes_max // BIT_BYTES),
             (first // RESYNC_EXTENT_BITS + 1) * RESYNC_EXTENT_BITS,
             len(bitmap),
         )

@@ -22,16 +22,15 @@ from replblk.engine.frozen_writes import FrozenWrites
 from replblk.engine.ko_count import KoCount
 from replblk.engine.split_writes import SplitWrites
 from replblk.engine.transfer_log import TransferLog
+from replblk.engine.write_acks import flags_to_send
 from replblk.engine.write_request import ABSENT, DONE, FAILED, PENDING, Flush, WriteRequest
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
-from replblk.model.units import REQUEST_BYTES_MAX
-from replblk.model.vocabulary import ConnState, DiskState, Protocol
+from replblk.model.vocabulary import ConnState, DiskState
 from replblk.wire.hot import barrier, data_header, trim_header
 from replblk.wire.packets import (
     DP_DISCARD,
     DP_FUA,
-    DP_MAY_SET_IN_SYNC,
     DP_SEND_RECEIVE_ACK,
     DP_SEND_WRITE_ACK,
     DP_ZEROES,
@@ -68,7 +67,7 @@ class WriteOrigin:
         self.log = TransferLog()
         self._next_block = 0
         self._unacked: dict[bytes, WriteRequest] = {}
-        self._split = SplitWrites(self._pieces_done)
+        self._split = SplitWrites(self._pieces_done, self._pieces_received)
         self._flushes: list[Flush] = []
         self._frozen = FrozenWrites()
         self._ko = KoCount(ctx, self.log)
@@ -197,7 +196,7 @@ class WriteOrigin:
         zeroes = write.kind != "write" and (
             peer.features & FF_WZEROES and not self._ctx.net.data_integrity_alg
         )
-        if write.kind != "write" and not zeroes and write.size > REQUEST_BYTES_MAX:
+        if write.size > peer.request_bytes_max and not zeroes:
             self._send_pieces(write)
             return
         self.log.add(write)
@@ -219,20 +218,23 @@ class WriteOrigin:
         self._sent(volume)
 
     def _send_pieces(self, write: WriteRequest) -> None:
-        """Zeroes as data, and more of them than one packet can carry."""
-        volume = write.volume
-        starts = range(0, write.size, REQUEST_BYTES_MAX)
-        self.log.add(write, packets=len(starts))
-        flags = self._ack_flags(volume) & ~DP_SEND_RECEIVE_ACK | DP_SEND_WRITE_ACK
-        flags = write.flags = flags | (DP_FUA if write.fua else 0)
-        write.rs_ack = True
-        for start in starts:
-            block_id = self._fresh_block_id()
-            sector = write.sector + (start >> 9)
-            size = min(REQUEST_BYTES_MAX, write.size - start)
-            self._split.sent(write, block_id, sector, size)
-            head = data_header(sector, block_id, volume.next_seq(), flags)
-            self._ctx.peer.send_data(Cmd.P_DATA, volume.number, head, bytes(size))
+        """More data than one packet can carry: zeroes, or any write to a peer of old.
+
+        At protocol 100 and up each piece asks for P_WRITE_ACK. Before that a peer acknowledges as
+        the replication protocol says: with B and A the barrier's acknowledgement is what counts.
+        """
+        volume, peer = write.volume, self._ctx.peer
+        self.log.add(write, packets=-(-write.size // peer.request_bytes_max))
+        flags = self._ack_flags(volume) | (DP_FUA if write.fua else 0)
+        if peer.apv >= 100:
+            flags = flags & ~DP_SEND_RECEIVE_ACK | DP_SEND_WRITE_ACK
+        write.flags = flags
+        write.rs_ack = bool(flags & DP_SEND_WRITE_ACK)
+        if not flags & DP_SEND_WRITE_ACK:
+            self._unacked[write.block_id] = write
+        self._split.send(peer, write, self._fresh_block_id)
+        volume.sent_sectors += write.size >> 9 if write.kind == "write" else 0
+        write.enough = not flags & (DP_SEND_WRITE_ACK | DP_SEND_RECEIVE_ACK)
         self._sent(volume)
 
     def _fresh_block_id(self) -> bytes:
@@ -247,13 +249,7 @@ class WriteOrigin:
 
     def _ack_flags(self, volume: Volume) -> int:
         syncing = volume.state.conn in _SYNC_STATES
-        flags = DP_MAY_SET_IN_SYNC if syncing else 0
-        protocol = self._ctx.net.protocol
-        if protocol is Protocol.C or syncing or not self._ctx.peer.apv >= 100:
-            flags |= DP_SEND_WRITE_ACK
-        if protocol is Protocol.B:
-            flags |= DP_SEND_RECEIVE_ACK
-        return flags
+        return flags_to_send(self._ctx.net.protocol, self._ctx.peer.apv, syncing=syncing)
 
     # -- answers ------------------------------------------------------------------------------
 
@@ -281,6 +277,10 @@ class WriteOrigin:
         write.rs_ack = cmd is Cmd.P_RS_WRITE_ACK
         self._net_done(write, cmd is not Cmd.P_NEG_ACK)
         return True
+
+    def _pieces_received(self, write: WriteRequest) -> None:
+        write.enough = True
+        self._maybe_complete(write)
 
     def _pieces_done(self, write: WriteRequest, ok: bool) -> None:
         write.volume.peer_pending -= 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
 from replblk.engine.epochs_received import EpochsReceived, ReceivedEpoch
+from replblk.engine.write_acks import flags_received
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import ConnState, DiskState
@@ -145,6 +146,7 @@ class WritePeer:
                 f"write beyond the end of the device: sector {write.sector}, {write.size} bytes, "
                 f"device {volume.capacity_sectors} sectors"
             )
+        write.flags = flags_received(write.flags, self._ctx.net.protocol, self._ctx.peer.apv)
         epoch = self.epochs.write_received()
         write.epoch = epoch
         write.session = self._session

@@ -17,10 +17,21 @@ RESYNC_EXTENT_BITS = RESYNC_EXTENT_BYTES // BIT_BYTES
 
 REQUEST_BYTES_MAX = 1 << 20
 """Largest data request on the wire at protocol 100 and up."""
+REQUEST_BYTES_MAX_95 = 128 << 10
+"""The same at protocol 95 to 99."""
+REQUEST_BYTES_MAX_80 = 32 << 10
+"""The same before protocol 95: the length field of its header has 16 bits."""
 DISCARD_BYTES_MAX = 128 << 20
 """Largest P_TRIM or P_ZEROES range."""
 CAPACITY_SECTORS_MAX = 1 << 51
 """Largest device (1 PiB)."""
+
+
+def request_bytes_max(apv: int) -> int:
+    """The largest data request at a protocol version. Source: protocol, versions."""
+    if apv >= 100:
+        return REQUEST_BYTES_MAX
+    return REQUEST_BYTES_MAX_95 if apv >= 95 else REQUEST_BYTES_MAX_80
 
 
 def bits_of_capacity(capacity_sectors: int) -> int:

@@ -22,7 +22,7 @@ class Write:
 
 def sent(pieces: int) -> tuple[SplitWrites, Any, Any, list[tuple[Any, bool]]]:
     done: list[tuple[Any, bool]] = []
-    split = SplitWrites(lambda write, ok: done.append((write, ok)))
+    split = SplitWrites(lambda write, ok: done.append((write, ok)), lambda write: None)
     volume: Any = object()
     write: Any = Write(volume)
     for number in range(pieces):
@@ -93,3 +93,17 @@ def test_after_a_loss_nothing_is_remembered() -> None:
     split.connection_lost()
     assert not split.on_ack(Cmd.P_WRITE_ACK, volume, ack(0))
     assert not done
+
+
+def test_receipts_of_all_pieces_make_a_write_received() -> None:
+    received: list[Any] = []
+    split = SplitWrites(lambda write, ok: None, received.append)
+    volume: Any = object()
+    write: Any = Write(volume)
+    for number in range(2):
+        split.sent_for_receipt(write, bytes([number]) * 8, number * 2048)
+    assert split.on_ack(Cmd.P_RECV_ACK, volume, ack(0))
+    assert not received
+    assert split.on_ack(Cmd.P_RECV_ACK, volume, ack(1))
+    assert received == [write]
+    assert not split.on_ack(Cmd.P_RECV_ACK, volume, ack(1)), "once is enough"
