@@ -62,7 +62,7 @@ test: $(VENV)/installed-test ## the test suite (TESTS=path for a part)
 
 interop: $(VENV)/installed-test ## against the Linux kernel's DRBD in a virtual machine
 	@$(PY) scripts/interop_setup.py
-	@CI=true REPLBLK_INTEROP_TABLE=docs/interop.md $(PY) -m pytest -q $(KERNEL_TESTS)
+	@CI=true REPLBLK_INTEROP_TABLE=docs/interop.md $(PY) -m pytest -q -n 2 --dist loadfile $(KERNEL_TESTS)
 
 fmt: $(VENV)/installed-test ## bring all code into the one format
 	@$(PY) -m ruff format $(SOURCES)

@@ -17,17 +17,18 @@ from tests.interop.kernel.guest import Guest
 from tests.interop.kernel.packages import SetupError, missing_programs
 from tests.interop.kernel.pair import DISK_BYTES, Pair
 from tests.interop.kernel.recorder import Talk
-from tests.interop.kernel.table import Table
+from tests.interop.kernel.table import ROW, Table, row_of
 from tests.support.tools import need
 
-TABLE = pytest.StashKey[Table]()
 OUTCOME = pytest.StashKey[dict[str, bool]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The markers of this folder."""
     config.addinivalue_line("markers", "disk_bytes(size): size of both backing disks")
-    config.stash[TABLE] = Table()
+    where = os.environ.get("REPLBLK_INTEROP_TABLE")
+    if where and not hasattr(config, "workerinput"):  # one table, whatever number of processes
+        config.pluginmanager.register(Table(Path(where)))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -36,15 +37,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     outcome = yield
     report = outcome.get_result()
     item.stash.setdefault(OUTCOME, {})[report.when] = report.passed
-    if report.when == "call" and "pair" in getattr(item, "fixturenames", ()):
-        item.config.stash[TABLE].add(item, report)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table, if asked to."""
-    where = os.environ.get("REPLBLK_INTEROP_TABLE")
-    if where and session.config.stash[TABLE]:
-        session.config.stash[TABLE].write(Path(where))
+    if (report.when == "call" or report.failed) and "pair" in getattr(item, "fixturenames", ()):
+        report.user_properties.append((ROW, row_of(item)))
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +90,7 @@ def pair(
     yield made
     if not request.node.stash.get(OUTCOME, {}).get("call", False):
         print(made.story())
-    streams += made.talks
+    if made.dissected:
+        streams += made.talks
     made.close()
     shutil.rmtree(folder)

@@ -37,6 +37,7 @@ def test_one_waits_for_the_other(pair: Pair) -> None:
     pair.configure()
     pair.create()
     pair.first.up()
+    wait(pair.first, "cs:WFConnection")
     stay(pair.first, "cs:WFConnection", 2)
     pair.second.up()
     wait_both(pair.kernel, pair.replblk, CONNECTED, 15)

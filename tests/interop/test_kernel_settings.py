@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
@@ -40,7 +41,7 @@ MISMATCHES = {
     "verify-alg": (PLAIN.but(verify_alg="sha1"), PLAIN.but(verify_alg="crc32c")),
     "csums-alg": (PLAIN.but(csums_alg="sha1"), PLAIN.but(csums_alg="crc32c")),
 }
-_SENTENCE = re.compile(r"(?:drbd r0|block drbd0): ((?:incompatible|different) .*)")
+_SENTENCE = re.compile(r"(?:drbd r0|block drbd0): ((?:incompatible|[Dd]ifferent) .*)")
 
 
 @pytest.mark.parametrize(
@@ -202,8 +203,16 @@ def test_unrelated_data(pair: Pair) -> None:
     with pair.apart():
         pair.up()
         for node in (pair.kernel, pair.replblk):
+            # The UUIDs of fresh metadata are a common past: for the kernel that is split brain.
             check(node, "primary", "--force")
             check(node, "secondary")
+            check(node, "down")
+        pair.replblk.ended()
+        set_gi = "drbdmeta --force 0 v08 {} internal set-gi {}"
+        pair.kernel.guest.check(set_gi.format("/dev/vda", "A1:0:A2:A3"))
+        ours = set_gi.format(pair.replblk.disk, "B1:0:B2:B3")
+        subprocess.run(ours.split(), check=True, capture_output=True)
+        pair.up()
     wait_both(pair.kernel, pair.replblk, "cs:StandAlone")
     for node in (pair.kernel, pair.replblk):
         assert "Unrelated data, aborting!" in node.log()

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.interop.kernel.initramfs import DRBD_PORT, SHELL_PORT, prepared
+from tests.interop.kernel.initramfs import DRBD_PORT, PROC_PORT, SHELL_PORT, prepared
 
 BOOT_S = 90.0
 LIMIT_S = 60.0
@@ -61,7 +61,7 @@ class Guest:
         self.folder = folder
         self.disk = folder / "disk"
         self.drbd_port = free_port()
-        self._shell_port = 0
+        self._shell_port = self._proc_port = 0
         self._qemu: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.resize_disk(disk_bytes)
@@ -94,7 +94,7 @@ class Guest:
         """Switch on and wait until commands are answered."""
         assert not self.running, "the machine is on already"
         cache = prepared()
-        self._shell_port = free_port()
+        self._shell_port, self._proc_port = free_port(), free_port()
         console = self.folder / "console"
         console.unlink(missing_ok=True)
         with (self.folder / "qemu.log").open("ab") as log:
@@ -122,13 +122,16 @@ class Guest:
             return False  # it does not listen quite yet
 
     def _command(self, cache: Path) -> list[str]:
-        def card(name: str, net: str, own: int, port: int, extra: str) -> list[str]:
-            forward = f"hostfwd=tcp:127.0.0.1:{own}-{net}.15:{port}"
+        def card(name: str, net: str, ports: dict[int, int], extra: str = "") -> list[str]:
+            forward = "".join(
+                f",hostfwd=tcp:127.0.0.1:{own}-{net}.15:{port}" for own, port in ports.items()
+            )
             return [
-                *("-netdev", f"user,id={name},net={net}.0/24,ipv6=off{extra},{forward}"),
+                *("-netdev", f"user,id={name},net={net}.0/24,ipv6=off{extra}{forward}"),
                 *("-device", f"virtio-net-pci,netdev={name},id=card-{name},romfile="),
             ]
 
+        commands = {self._shell_port: SHELL_PORT, self._proc_port: PROC_PORT}
         return [
             *("qemu-system-x86_64", "-accel", "tcg", "-smp", "1", "-m", "256"),
             *("-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"),
@@ -140,8 +143,8 @@ class Guest:
             # A power cut here is the end of QEMU: what the guest gave its disk stays in the host's
             # page cache, so host flushes would only cost time.
             *("-drive", f"file={self.disk},format=raw,if=virtio,discard=unmap,cache=unsafe"),
-            *card("drbd", "10.0.2", self.drbd_port, DRBD_PORT, ""),
-            *card("shell", "10.0.3", self._shell_port, SHELL_PORT, ",restrict=on"),
+            *card("drbd", "10.0.2", {self.drbd_port: DRBD_PORT}),
+            *card("shell", "10.0.3", commands, ",restrict=on"),
             *("-device", "virtio-rng-pci", "-virtfs"),
             f"local,path={cache / 'root'},mount_tag=share,security_model=none,readonly=on,"
             "multidevs=remap",
@@ -188,6 +191,14 @@ class Guest:
         status, text = self.sh(script, limit_s)
         assert status == 0, f"in the guest: {script[:200]!r} ended with {status}:\n{text}"
         return text
+
+    def proc_drbd(self, limit_s: float = 20) -> str:
+        """/proc/drbd, without a program being started for it: tests look at it all the time."""
+        got = bytearray()
+        with socket.create_connection(("127.0.0.1", self._proc_port), limit_s) as stream:
+            while piece := stream.recv(1 << 16):
+                got += piece
+        return got.decode()
 
     def put(self, path: str, text: str) -> None:
         """Write a small text file."""

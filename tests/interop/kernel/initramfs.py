@@ -37,7 +37,7 @@ MODULES = (
     *("virtio_pci", "virtio_net", "virtio_blk", "crc32c_generic", "crc32c_intel", "drbd"),
     *("ext4", "9p", "9pnet_virtio", "sha1_generic", "md5", "sha256_generic", "hmac"),
 )
-SHELL_PORT, DRBD_PORT = 5000, 7788
+SHELL_PORT, PROC_PORT, DRBD_PORT = 5000, 5001, 7788
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 INIT = f"""#!/bin/sh
@@ -51,10 +51,11 @@ hostname kernel; ifconfig lo 127.0.0.1 up
 ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
 ifconfig eth1 10.0.3.15 netmask 255.255.255.0 up
 echo guest-is-ready > /dev/ttyS0
-listen=TCP-LISTEN:{SHELL_PORT},bind=10.0.3.15,fork,reuseaddr,backlog=32
-exec socat -t 900 $listen EXEC:/usr/sbin/serve
+options=bind=10.0.3.15,fork,reuseaddr,backlog=32
+socat -U TCP-LISTEN:{PROC_PORT},$options OPEN:/proc/drbd,rdonly &
+exec socat -t 900 TCP-LISTEN:{SHELL_PORT},$options EXEC:/usr/sbin/serve
 """
-SERVE = """#!/bin/bash
+SERVE = """#!/bin/sh
 # One command for each connection: its time limit on a line, then the script up to the end of input.
 script=/run/script.$$; read -r seconds; cat > $script
 timeout -k 3 "$seconds" bash $script 2>&1 < /dev/null

@@ -162,7 +162,7 @@ class KernelNode:
 
     def proc(self) -> str:
         """/proc/drbd; empty while the machine is off."""
-        return self.guest.sh("cat /proc/drbd", 20)[1] if self.guest.running else ""
+        return self.guest.proc_drbd() if self.guest.running else ""
 
     def log(self) -> str:
         """The kernel's messages since ``begin``."""
@@ -240,6 +240,8 @@ class ReplblkNode:
         self.port = free_port()
         self.volatile = False
         """Whether the disk has a cache that a kill empties."""
+        self.versions: tuple[int, int] | None = None
+        """Offer these protocol versions only, least and most."""
         self._files = RunFiles.of(folder, "r0")
         self._daemon: subprocess.Popen[bytes] | None = None
 
@@ -276,11 +278,15 @@ class ReplblkNode:
     def up(self) -> None:
         """Start the daemon in the foreground of a process that we can kill."""
         assert self._daemon is None or self._daemon.poll() is not None, "it runs already"
-        module = "tests.interop.kernel.volatile_cache" if self.volatile else "replblk.cli"
+        program = ["replblk.cli"]
+        if self.volatile:
+            program = ["tests.interop.kernel.volatile_cache"]
+        elif self.versions is not None:
+            program = ["tests.interop.kernel.older", *map(str, self.versions)]
         self._files.make()
         with self._files.log.open("ab") as log:
             self._daemon = subprocess.Popen(
-                [sys.executable, "-m", module, *self._words(), "run", "r0"],
+                [sys.executable, "-m", *program, *self._words(), "run", "r0"],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

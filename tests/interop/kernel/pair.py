@@ -33,6 +33,8 @@ class Pair:
         self.kernel.begin(disk_bytes)
         self.replblk = ReplblkNode(folder, disk_bytes)
         self.options = Options()
+        self.dissected = True
+        """Whether tshark's dissector knows the protocol version that is used."""
         self.from_kernel = Recorder("kernel", "replblk", self.replblk.port)
         self.from_replblk = Recorder("replblk", "kernel", guest.drbd_port)
         nodes: tuple[Node, Node] = (self.kernel, self.replblk)

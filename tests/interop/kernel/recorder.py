@@ -7,13 +7,13 @@ each piece of bytes as it passed. Times in seconds of the monotonic clock.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import socket
 import struct
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 _numbers = itertools.count()
 FIRST_PACKETS = {0xFFF1: "meta", 0xFFF2: "data"}
@@ -59,8 +59,16 @@ class Talk:
 
 def somebody_listens(port: int) -> bool:
     """Whether a program of this host listens on that port, asked without connecting."""
-    mark = f":{port:04X} 00000000:0000 0A"
-    return mark in Path("/proc/net/tcp").read_text()
+    with socket.socket() as probe:
+        # With SO_REUSEADDR on all sides a port can be taken twice, as long as nobody listens on it.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return True
+            raise
+    return False
 
 
 class Recorder:
