@@ -1,4 +1,4 @@
-"""Commands that show: role, cstate, dstate, status, proc, dump."""
+"""Commands that show: role, cstate, dstate, status, latency, proc, dump."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from replblk.admin.state_words import UNCONFIGURED, cstate_line, dstate_line, ro
 from replblk.admin.status_json import status_json
 from replblk.admin.status_text import status_text
 from replblk.cli.options import resource_command
-from replblk.cli.session import Session, volumes_of
+from replblk.cli.session import Session, tell, volumes_of
 from replblk.model.config import Resource
 from replblk.model.state import State
 from replblk.model.status import NodeStatus
@@ -52,6 +52,20 @@ def cstate(session: Session, names: tuple[str, ...]) -> int:
 def dstate(session: Session, names: tuple[str, ...]) -> int:
     """Show the disk states: own/peer's."""
     return _state_lines(session, names, dstate_line)
+
+
+@resource_command("latency")
+def latency(session: Session, names: tuple[str, ...]) -> int:
+    """Show where the time of reads and writes went, phase by phase, since the daemon began."""
+
+    def one(resource: Resource, volume: int | None) -> int:
+        reply = session.ask(resource, "latency")
+        if reply.exit_code:
+            return tell(resource, None, reply)
+        click.echo(f"{resource.name}:\n{reply.text}")
+        return 0
+
+    return session.each(names, one, whole="latency")
 
 
 @resource_command("status")
@@ -121,4 +135,4 @@ def dump(session: Session, names: tuple[str, ...], merged: bool) -> int:
     return 0
 
 
-STATUS_COMMANDS = (role, cstate, dstate, status, proc, dump)
+STATUS_COMMANDS = (role, cstate, dstate, status, latency, proc, dump)

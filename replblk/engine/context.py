@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from replblk.engine.ports import Answer, Command, Ports
 from replblk.engine.timers import Timers
 from replblk.model.config import NetOptions, Resource, Settings
+from replblk.model.latency import Latencies
 from replblk.model.notices import Level, Told
 
 if TYPE_CHECKING:
@@ -30,13 +31,20 @@ class Context:
     io: DiskIo
     handlers: HandlerCalls
 
-    def __init__(self, resource: Resource, settings: Settings, ports: Ports) -> None:
+    def __init__(
+        self,
+        resource: Resource,
+        settings: Settings,
+        ports: Ports,
+        latencies: Latencies | None = None,
+    ) -> None:
         self.resource = resource
         self.net: NetOptions = resource.net
         """As configured; the peer may change what P_PROTOCOL carries while connected."""
         self.settings = settings
         self.ports = ports
         self.timers = Timers(ports.clock)
+        self.latencies = latencies or Latencies()
         self.volumes: dict[int, Volume] = {}
         self.discard_my_data = False
         """One-shot wish of ``connect --discard-my-data``."""

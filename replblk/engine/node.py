@@ -39,6 +39,7 @@ from replblk.engine.write_origin import WriteOrigin
 from replblk.engine.write_peer import WritePeer
 from replblk.model.config import Resource, Settings
 from replblk.model.errors import PeerError
+from replblk.model.latency import Latencies
 from replblk.model.notices import Level
 from replblk.model.state import State
 from replblk.model.status import NodeStatus
@@ -60,8 +61,15 @@ Route = Callable[[Volume, Packet], None]
 class Node:
     """One resource on one node. Every ``on_`` method queues; nothing happens before ``step``."""
 
-    def __init__(self, resource: Resource, settings: Settings, ports: Ports) -> None:
-        ctx = self._ctx = Context(resource, settings, ports)
+    def __init__(
+        self,
+        resource: Resource,
+        settings: Settings,
+        ports: Ports,
+        latencies: Latencies | None = None,
+    ) -> None:
+        """latencies: where to note how long requests take, beside what the ports note there."""
+        ctx = self._ctx = Context(resource, settings, ports, latencies)
         self._events: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         for config in resource.local.volumes:
             ctx.volumes[config.number] = Volume(config)

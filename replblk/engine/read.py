@@ -33,11 +33,12 @@ class ReadRequest:
     """One application read in flight."""
 
     __slots__ = (
-        *("left", "lock", "number", "pieces", "refused", "sector", "size"),
+        *("arrived_ns", "left", "lock", "number", "pieces", "refused", "sector", "size"),
         *("tried_local", "volume"),
     )
 
-    def __init__(self, volume: Volume, request: ClientRequest) -> None:
+    def __init__(self, volume: Volume, request: ClientRequest, arrived_ns: int) -> None:
+        self.arrived_ns = arrived_ns
         self.volume = volume
         self.number = request.number
         self.sector = request.offset >> 9
@@ -66,7 +67,7 @@ class ReadPath:
     def on_read(self, volume: Volume, request: ClientRequest) -> None:
         """A client reads."""
         volume.app_pending += 1
-        self._admit(ReadRequest(volume, request))
+        self._admit(ReadRequest(volume, request, self._ctx.timers.now_ns))
 
     def _admit(self, read: ReadRequest) -> None:
         volume = read.volume
@@ -192,6 +193,7 @@ class ReadPath:
     def _finish(self, read: ReadRequest, errno: int, data: Buffer | None) -> None:
         volume = read.volume
         volume.app_pending -= 1
+        self._ctx.latencies.read.record(self._ctx.timers.now_ns - read.arrived_ns)
         self._ctx.ports.clients.reply(read.number, errno, data)
         assert read.lock is not None
         volume.ranges.release(read.lock)

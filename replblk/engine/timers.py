@@ -13,6 +13,8 @@ class Timers:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._due: dict[Hashable, tuple[int, Callable[[], None]]] = {}
+        self.now_ns = 0
+        """The moment ``run_due`` looked at last: that of the running step."""
         self._armed: int | None = None
         self._earliest: int | None = None
         """No deadline is before this one."""
@@ -41,7 +43,7 @@ class Timers:
 
     def run_due(self) -> bool:
         """Run everything whose time has come, earliest first; True if anything ran."""
-        now = self._clock.now_ns()
+        now = self.now_ns = self._clock.now_ns()
         if self._earliest is None or now < self._earliest:
             return False
         ripe = sorted(

@@ -64,6 +64,7 @@ class WriteOrigin:
     def __init__(self, ctx: Context, disk_failure: DiskFailure) -> None:
         self._ctx = ctx
         self._disk_failure = disk_failure
+        self._latencies = ctx.latencies
         self.log = TransferLog()
         self._next_block = 0
         self._unacked: dict[bytes, WriteRequest] = {}
@@ -78,6 +79,7 @@ class WriteOrigin:
         """A client writes, zeroes or trims."""
         volume.app_pending += 1
         write = WriteRequest(volume, request)
+        write.arrived_ns = self._ctx.timers.now_ns
         self._admit(write)
 
     def on_flush(self, volume: Volume, request: ClientRequest) -> None:
@@ -112,6 +114,7 @@ class WriteOrigin:
     def _ranged(self, write: WriteRequest, claim: RangeLock) -> None:
         volume = write.volume
         write.lock = claim
+        write.granted_ns = self._ctx.timers.now_ns
         gate = volume.al_gate
         if gate is None or not volume.has_disk:
             self._submit(write)
@@ -156,6 +159,7 @@ class WriteOrigin:
                 self._ctx.peer.send(
                     Cmd.P_OUT_OF_SYNC, BlockDesc(write.sector, write.size), volume.number
                 )
+        write.submitted(self._latencies, self._ctx.timers.now_ns)
         if local:
             write.local = PENDING
             self._write_local(write)
@@ -192,7 +196,7 @@ class WriteOrigin:
             self.send_barriers()
         write.block_id = self._fresh_block_id()
         write.net = PENDING
-        write.sent_ns = self._ctx.now_ns()
+        write.sent_ns = self._ctx.timers.now_ns
         zeroes = write.kind != "write" and (
             peer.features & FF_WZEROES and not self._ctx.net.data_integrity_alg
         )
@@ -323,11 +327,14 @@ class WriteOrigin:
             )
         else:
             write.local = DONE
+            self._latencies.disk.record(self._ctx.timers.now_ns - write.submitted_ns)
         self._maybe_complete(write)
 
     def _net_done(self, write: WriteRequest, ok: bool) -> None:
         write.net = DONE if ok else FAILED
-        if not ok:
+        if ok:
+            self._latencies.peer.record(self._ctx.timers.now_ns - write.sent_ns)
+        else:
             write.volume.mark_out_of_sync(write.sector, write.size)
         self._maybe_complete(write)
 
@@ -350,6 +357,7 @@ class WriteOrigin:
     def _complete(self, write: WriteRequest, errno: int) -> None:
         """Reply to the client (once the generation is durable) and let overlapping writes go on."""
         write.completed = True
+        self._latencies.write.record(self._ctx.timers.now_ns - write.arrived_ns)
         volume, number = write.volume, write.number
         volume.app_pending -= 1
         clients = self._ctx.ports.clients

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from replblk.engine.ports import ClientRequest
     from replblk.engine.transfer_log import Epoch
     from replblk.engine.volume import Volume
+    from replblk.model.latency import Latencies
 
 PENDING, DONE, FAILED, ABSENT = range(4)
 """What became of the local or the peer's part of a request."""
@@ -23,7 +24,7 @@ class WriteRequest:
     __slots__ = (
         *("block_id", "completed", "data", "enough", "epoch", "extents", "flags", "fua", "gate"),
         *("kind", "local", "lock", "net", "number", "rs_ack", "sector", "sent_ns", "size"),
-        *("unmap", "volume"),
+        *("arrived_ns", "granted_ns", "submitted_ns", "unmap", "volume"),
     )
 
     def __init__(self, volume: Volume, request: ClientRequest) -> None:
@@ -48,7 +49,16 @@ class WriteRequest:
         self.epoch: Epoch | None = None
         self.block_id = b""
         self.sent_ns = 0
+        self.arrived_ns = 0
+        self.granted_ns = 0
+        self.submitted_ns = 0
         self.flags = 0
+
+    def submitted(self, latencies: Latencies, now_ns: int) -> None:
+        """Range and activity log are had: from now on disk and peer work."""
+        self.submitted_ns = now_ns
+        latencies.admission.record(self.granted_ns - self.arrived_ns)
+        latencies.activity_log.record(now_ns - self.granted_ns)
 
 
 class Flush:

@@ -24,6 +24,7 @@ FORCE: Options = {"force": bool}
 WAIT: Options = {"timeout_s": int, "wait_after_sb": bool}
 VERBS: dict[str, Options] = {
     "status": {},
+    "latency": {},
     "up": {},
     "down": FORCE,
     "attach": {},

@@ -28,6 +28,7 @@ from replblk.engine.node import Node
 from replblk.engine.ports import Answer, Ports
 from replblk.model.config import Resource, Settings
 from replblk.model.errors import AdminError, MetadataError
+from replblk.model.latency import Latencies, latency_text
 from replblk.shell.client import Clients
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
@@ -104,7 +105,8 @@ class Daemon:
         self._files = files
         self._lock = lock
         self._log = LogObserver(resource)
-        self._turns = Turns(loop)
+        self._latencies = Latencies()
+        self._turns = Turns(loop, latency=self._latencies.turn)
         net = resource.net
         self._links = TcpLinks(
             resource.local.address,
@@ -116,7 +118,9 @@ class Daemon:
             rcvbuf_bytes=net.rcvbuf_size,
         )
         paths = {volume.number: os.path.abspath(volume.disk) for volume in resource.local.volumes}
-        self._disks = FileDisks(paths, loop, self._turns.on_disk_done, self._log.info)
+        self._disks = FileDisks(
+            paths, loop, self._turns.on_disk_done, self._log.info, latencies=self._latencies
+        )
         self._clock = MonotonicClock(loop, self._turns.on_wake)
         self._clients = Clients(self._turns)
         # The peer's commit overlaps ours: send first, then write; replies last.
@@ -132,7 +136,7 @@ class Daemon:
         ports = Ports(
             self._disks, self._links, self._clock, self._clients, self._log, self._handlers
         )
-        self._node = Node(resource, settings, ports)
+        self._node = Node(resource, settings, ports, self._latencies)
         self._turns.drive(self._node)
         volumes = tuple(volume.number for volume in resource.local.volumes)
         exports = VolumeExports(
@@ -141,7 +145,7 @@ class Daemon:
         self._nbd = Server(
             exports, connections_max=settings.nbd_connections_max, soon=self._turns.soon
         )
-        self._metrics = MetricsServer(MetricsPage(self._node.status).text)
+        self._metrics = MetricsServer(MetricsPage(self._node.status, self._latencies).text)
         self._control = ControlServer(self._on_request)
         self._ended: asyncio.Future[int] = loop.create_future()
         self._last_replies: list[Done] = []
@@ -199,6 +203,9 @@ class Daemon:
             return
         if request.verb in METADATA_TEXTS:
             done(self._metadata(request))
+            return
+        if request.verb == "latency":
+            done(Reply(0, latency_text(self._latencies)))
             return
 
         def answered(answer: Answer) -> None:

@@ -18,10 +18,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 
 from replblk.engine.ports import Buffer
+from replblk.model.latency import Latencies
 from replblk.shell.backing_device import BackingDevice
 from replblk.shell.buffers import Pool, Slot, aligned_bytes
 from replblk.shell.disk_writer import (
@@ -56,9 +58,10 @@ _ZEROES_BYTES = 1 << 20
 class _Batch:
     """Operations that become durable together."""
 
-    __slots__ = ("flush", "left", "ops")
+    __slots__ = ("began_ns", "flush", "left", "ops")
 
-    def __init__(self, ops: list[WriteOp], flush: bool) -> None:
+    def __init__(self, ops: list[WriteOp], flush: bool, now_ns: int) -> None:
+        self.began_ns = now_ns
         self.ops = ops
         self.flush = flush
         self.left = 0
@@ -84,7 +87,11 @@ class RingDisk:
     """One open backing device (``engine.ports.Disk``). Raises OSError where the system refuses."""
 
     def __init__(
-        self, device: BackingDevice, loop: asyncio.AbstractEventLoop, on_done: DiskDone
+        self,
+        device: BackingDevice,
+        loop: asyncio.AbstractEventLoop,
+        on_done: DiskDone,
+        latencies: Latencies,
     ) -> None:
         self.size_bytes = device.size_bytes
         self.block_bytes = device.block_bytes
@@ -93,6 +100,9 @@ class RingDisk:
         self._device = device
         self._loop = loop
         self._on_done = on_done
+        self._latencies = latencies
+        self._waits_since_ns = 0
+        """Since when gathered operations wait for a batch to end; 0: none does."""
         self._in_flight = 0
         self._closed = False
         self._numbers = 0
@@ -228,8 +238,12 @@ class RingDisk:
     # -- batches ------------------------------------------------------------------------------
 
     def _begin_batches(self) -> None:
+        now_ns = time.monotonic_ns()
+        since_ns = self._waits_since_ns or now_ns
         while self._gathered and self._batches < BATCHES_MAX:
-            self._begin_batch(self._take_batch())
+            self._latencies.disk_queue.record(now_ns - since_ns)
+            self._begin_batch(self._take_batch(), now_ns)
+        self._waits_since_ns = since_ns if self._gathered else 0
 
     def _take_batch(self) -> list[WriteOp]:
         gathered = self._gathered
@@ -242,12 +256,12 @@ class RingDisk:
                 size += op.length
         return ops
 
-    def _begin_batch(self, ops: list[WriteOp]) -> None:
+    def _begin_batch(self, ops: list[WriteOp], now_ns: int) -> None:
         self._batches += 1
         if self.failed:
             for op in ops:
                 op.errno = errno.EIO
-            batch = _Batch(ops, flush=False)
+            batch = _Batch(ops, False, now_ns)
             self._loop.call_soon(self._end_batch, batch)
             return
         runs = merged_runs([op for op in ops if op.data is not None], RUN_BYTES_MAX)
@@ -258,7 +272,7 @@ class RingDisk:
             and all(op.durable and op.data is not None for op in ops)
         )
         flags = RWF_DSYNC if alone else 0
-        batch = _Batch(ops, flush=not alone and any(op.durable for op in ops))
+        batch = _Batch(ops, not alone and any(op.durable for op in ops), now_ns)
         batch.left = len(runs) + len(zeroes)
         for run_ops in runs:
             self._write(self._copied(batch, run_ops, flags))
@@ -345,6 +359,9 @@ class RingDisk:
         batch.left -= 1
         if batch.left:
             return
+        now_ns = time.monotonic_ns()
+        self._latencies.disk_write.record(now_ns - batch.began_ns)
+        batch.began_ns = now_ns
         if batch.flush:
             self._flush(batch)
         else:
@@ -357,6 +374,7 @@ class RingDisk:
                 for op in batch.ops:
                     if op.durable and not op.errno:
                         op.errno = -result
+            self._latencies.disk_flush.record(time.monotonic_ns() - batch.began_ns)
             self._end_batch(batch)
 
         self._ring.fdatasync(self._launch(done), self._fd)

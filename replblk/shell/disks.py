@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 
 from replblk.engine.ports import OpenFailed
+from replblk.model.latency import Latencies
 from replblk.shell.backing_device import BackingDevice, open_backing_device
 from replblk.shell.disk import FileDisk
 from replblk.shell.disk_ring import RingDisk
@@ -30,8 +31,10 @@ class FileDisks:
         on_done: DiskDone,
         log: Callable[[str], None] = lambda text: None,
         *,
+        latencies: Latencies | None = None,
         ring: bool = True,
     ) -> None:
+        self._latencies = latencies or Latencies()
         self._paths = paths
         self._loop = loop
         self._on_done = on_done
@@ -50,7 +53,7 @@ class FileDisks:
         disk: AnyDisk | None = None
         if self._ring:
             try:
-                disk = RingDisk(device, self._loop, self._on_done)
+                disk = RingDisk(device, self._loop, self._on_done, self._latencies)
             except OSError as refused:
                 why = refused.strerror or os.strerror(refused.errno or 0)
                 self._log(f"{path}: without io_uring and O_DIRECT ({why}); threads do it, slower")

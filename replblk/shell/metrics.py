@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
     StateSetMetricFamily,
@@ -22,6 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from replblk import __version__
+from replblk.model.latency import BOUNDS_NS, Latencies
 from replblk.model.state import State
 from replblk.model.status import NodeStatus, VolumeStatus
 from replblk.model.units import SECTOR_BYTES
@@ -119,12 +121,43 @@ class NodeCollector(Collector):
         yield _resync_family(status)
 
 
+class LatencyCollector(Collector):
+    """Turns the latencies of one resource into a histogram by phase."""
+
+    def __init__(self, status: Callable[[], NodeStatus], latencies: Latencies) -> None:
+        self._status = status
+        self._latencies = latencies
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not ask the node."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """One family; bucket bounds are powers of two of microseconds, nearly."""
+        family = HistogramMetricFamily(
+            "replblk_phase_duration_seconds",
+            "Time that requests spend in each phase (see 'replblk latency').",
+            labels=("name", "phase"),
+        )
+        resource = self._status().resource
+        for phase, found in self._latencies.phases.items():
+            below = 0
+            buckets: list[tuple[str, float]] = []
+            for bound_ns, count in zip(BOUNDS_NS, found.counts, strict=False):
+                below += count
+                buckets.append((repr(bound_ns / 1e9), below))
+            buckets.append(("+Inf", found.count))
+            family.add_metric((resource, phase), buckets, sum_value=found.sum_ns / 1e9)
+        yield family
+
+
 class MetricsPage:
     """The text of one scrape: the resource's metrics and those of the process."""
 
-    def __init__(self, status: Callable[[], NodeStatus]) -> None:
+    def __init__(self, status: Callable[[], NodeStatus], latencies: Latencies) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(NodeCollector(status))
+        self._registry.register(LatencyCollector(status, latencies))
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:

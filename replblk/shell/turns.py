@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from replblk.engine.ports import ClientRequest, Command
+from replblk.model.latency import Histogram
 
 EXIT_BUG = 70
 """EX_SOFTWARE of sysexits.h: an internal fault."""
@@ -79,7 +81,10 @@ class Turns:
         self,
         loop: asyncio.AbstractEventLoop,
         on_bug: Callable[[str], object] = stop_process,
+        latency: Histogram | None = None,
     ) -> None:
+        """latency: how long turns take is noted there."""
+        self._latency = latency or Histogram()
         self._loop = loop
         self._on_bug = on_bug
         self._node: SteppedNode | None = None
@@ -180,6 +185,7 @@ class Turns:
         if self._stopped or self._node is None:
             return
         self._running = True
+        began_ns = time.monotonic_ns()
         try:
             self._node.step()
             for end_step in self._end_step:
@@ -193,3 +199,4 @@ class Turns:
             last, self._last = self._last, []
         for action in last:
             action()
+        self._latency.record(time.monotonic_ns() - began_ns)

@@ -65,6 +65,12 @@ def test_a_pair_syncs_fails_over_and_heals(site: Site) -> None:
     assert "r0 role:Primary" in site.run("beta", "status", "r0")
     assert "cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate" in site.run("beta", "proc")
 
+    phases = [line.split() for line in site.run("beta", "latency", "r0").splitlines()]
+    counted = {words[0]: int(words[1]) for words in phases if words[1:2] and words[1].isdigit()}
+    assert counted["write"] >= 1
+    assert counted["write"] == counted["admission"]
+    assert counted["turn"] > counted["write"]
+
     site.run("alpha", "disconnect", "r0")
     timed_out = site.replblk("beta", "wait-connect", "-t", "1", "r0")
     assert timed_out.returncode == 5

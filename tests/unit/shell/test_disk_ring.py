@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from replblk.engine.ports import OpenFailed
+from replblk.model.latency import Latencies
 from replblk.shell import disk_ring
 from replblk.shell.backing_device import open_backing_device
 from replblk.shell.disk import FileDisk
@@ -97,9 +98,10 @@ class Rig:
             file.truncate(SIZE)
         self.loop = uvloop.new_event_loop()
         self.recorder = Recorder()
+        self.latencies = Latencies()
         device = open_backing_device(str(path))
         assert not isinstance(device, OpenFailed)
-        self.disk = RingDisk(device, self.loop, self.recorder.on_disk_done)
+        self.disk = RingDisk(device, self.loop, self.recorder.on_disk_done, self.latencies)
         self.ring = self.disk._ring
         assert isinstance(self.ring, ScriptedRing)
 

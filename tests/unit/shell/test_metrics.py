@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from replblk.model.latency import Latencies
 from replblk.model.state import State
 from replblk.model.status import NodeStatus
 from replblk.model.vocabulary import ConnState, DiskState, Role
@@ -17,7 +18,7 @@ from tests.unit.shell.builders import node_status, volume_status
 
 
 def samples(status: NodeStatus) -> dict[str, float]:
-    page = MetricsPage(lambda: status).text().decode()
+    page = MetricsPage(lambda: status, Latencies()).text().decode()
     lines = [line for line in page.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
@@ -101,7 +102,7 @@ def test_promotion_is_advised_only_where_it_would_work() -> None:
 
 def test_promtool_finds_nothing_to_complain_about() -> None:
     need("promtool")
-    page = MetricsPage(lambda: node_status(split_brain=True)).text()
+    page = MetricsPage(lambda: node_status(split_brain=True), Latencies()).text()
     checked = subprocess.run(
         ["promtool", "check", "metrics"], input=page, capture_output=True, check=False
     )
@@ -118,7 +119,7 @@ async def ask(port: int, request: bytes) -> bytes:
 
 def test_it_is_served_over_http_and_rude_clients_only_lose_their_connection() -> None:
     async def story() -> None:
-        server = MetricsServer(MetricsPage(node_status).text)
+        server = MetricsServer(MetricsPage(node_status, Latencies()).text)
         port = await server.listen("127.0.0.1", 0)
         page = await ask(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert page.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -133,3 +134,15 @@ def test_it_is_served_over_http_and_rude_clients_only_lose_their_connection() ->
         await server.close()
 
     asyncio.run(story())
+
+
+def test_latencies_are_a_histogram_of_each_phase() -> None:
+    latencies = Latencies()
+    for duration_ns in (1_000, 100_000, 60 * 10**9):
+        latencies.write.record(duration_ns)
+    page = MetricsPage(node_status, latencies).text().decode()
+    name = 'replblk_phase_duration_seconds_{}{{{}name="r0",phase="write"}} {}'
+    assert name.format("count", "", "3.0") in page
+    assert name.format("bucket", 'le="8.192e-06",', "1.0") in page
+    assert name.format("bucket", 'le="0.000131072",', "2.0") in page
+    assert name.format("bucket", 'le="+Inf",', "3.0") in page
