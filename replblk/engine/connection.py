@@ -154,14 +154,17 @@ class Connection:
     # -- draining -----------------------------------------------------------------------------
 
     def _when_drained(self, then: Callable[[], None]) -> None:
-        """Nothing the old connection asked of our disks may still be running in the new one."""
+        """Nothing the old connection writes to our disks may still be running in the new one.
+
+        Its reads may: they can wait for a suspended write, and nobody hears of what they read.
+        """
         self._after_drain = then
         self.check_drained()
 
     def check_drained(self) -> None:
         """Asked at the end of every step."""
         if self._after_drain is not None and not any(
-            volume.unacked for volume in self._ctx.volumes.values()
+            volume.unacked > volume.peer_reads for volume in self._ctx.volumes.values()
         ):
             then, self._after_drain = self._after_drain, None
             then()

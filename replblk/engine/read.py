@@ -209,7 +209,7 @@ class ReadPath:
             self._refuse(volume, request)
             return
         session = self._ctx.peer.data
-        volume.unacked += 1
+        volume.began_peer_read()
 
         def go(claim: RangeLock) -> None:
             if volume.state.disk is not DiskState.UP_TO_DATE:
@@ -221,7 +221,7 @@ class ReadPath:
             )
 
         def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
-            volume.unacked -= 1
+            volume.ended_peer_read()
             volume.ranges.release(claim)
             if errno > 0:
                 self._disk_failure.failed(

@@ -65,7 +65,7 @@ class ResyncSource:
         if len(self._answered) > ANSWERED_MAX:
             raise PeerError("the peer acknowledges no resync data")
         session = self._ctx.peer.data
-        volume.unacked += 1
+        volume.began_peer_read()
 
         def go(claim: RangeLock) -> None:
             if session != self._ctx.peer.data or volume.state.disk is not DiskState.UP_TO_DATE:
@@ -78,7 +78,7 @@ class ResyncSource:
             )
 
         def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
-            volume.unacked -= 1
+            volume.ended_peer_read()
             if errno > 0:
                 volume.mark_out_of_sync(sector, size)
                 self._disk_failure.failed(

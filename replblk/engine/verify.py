@@ -171,7 +171,7 @@ class Verify:
             volume.resync = ResyncProgress(run.left, self._ctx.now_ns())
             self._ctx.tell(Level.INFO, f"Online Verify start sector: {sector}", volume.number)
         session = self._ctx.peer.data
-        volume.unacked += 1
+        volume.began_peer_read()
 
         def go(claim: RangeLock) -> None:
             if volume.state.disk is not DiskState.UP_TO_DATE:
@@ -183,7 +183,7 @@ class Verify:
             )
 
         def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
-            volume.unacked -= 1
+            volume.ended_peer_read()
             volume.ranges.release(claim)
             if errno > 0:
                 self._disk_failure.failed(

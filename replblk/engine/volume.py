@@ -109,6 +109,8 @@ class Volume:
         self.app_pending = 0
         self.peer_pending = 0
         self.unacked = 0
+        self.peer_reads = 0
+        """Of ``unacked``: reads for the peer. A lost connection need not wait for them."""
 
     # -- shape ------------------------------------------------------------------------------
 
@@ -184,6 +186,18 @@ class Volume:
         """Remember the highest number the peer used (signed 32-bit comparison)."""
         if (seq - self.peer_seq) & 0xFFFFFFFF < 0x80000000:
             self.peer_seq = seq
+
+    # -- the peer's requests ------------------------------------------------------------------
+
+    def began_peer_read(self) -> None:
+        """The peer asked for a block; pairs with ``ended_peer_read``."""
+        self.unacked += 1
+        self.peer_reads += 1
+
+    def ended_peer_read(self) -> None:
+        """It was read, or will not be."""
+        self.unacked -= 1
+        self.peer_reads -= 1
 
     # -- replies ------------------------------------------------------------------------------
 

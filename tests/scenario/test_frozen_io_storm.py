@@ -100,7 +100,7 @@ class Storm:
 
 
 @pytest.mark.parametrize("durability", ["disk", "kernel"])
-@pytest.mark.parametrize("seed", range(1, 16))
+@pytest.mark.parametrize("seed", [*range(1, 16), 129, 240])
 def test_nothing_acknowledged_is_lost_and_both_disks_are_equal(seed: int, durability: str) -> None:
     storm = Storm(seed, durability)
     storm.run()
