@@ -24,7 +24,7 @@ from urllib.parse import quote
 from nbd.address import Address, AddressError, parse_listen
 from nbd.memory import MemoryExports
 from nbd.server import ListenError, Server
-from nbd.tls import TlsError, server_context
+from nbd.tls import TlsError, psk_server_context, server_context
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--stdlib", action="store_true", help="asyncio's own loop, not uvloop")
     parser.add_argument("--tls", choices=("off", "on", "require"), default="off")
     parser.add_argument("--tls-certificates", default=".", metavar="DIR")
+    parser.add_argument("--tls-psk", metavar="FILE", help="keys shared in advance instead")
     parser.add_argument("--tls-verify-peer", action="store_true", help="clients need certificates")
     told = parser.parse_args()
     tls = None
@@ -50,7 +51,9 @@ def main() -> int:
         exports = MemoryExports.single(
             told.memory, told.name, minimum_block=told.block, read_only=told.read_only
         )
-        if told.tls != "off":
+        if told.tls != "off" and told.tls_psk:
+            tls = psk_server_context(told.tls_psk)
+        elif told.tls != "off":
             tls = server_context(told.tls_certificates, verify_peer=told.tls_verify_peer)
     except (AddressError, TlsError, ValueError) as bad:
         parser.error(str(bad))

@@ -18,7 +18,10 @@ from nbd.protocol import DEFAULT_PORT
 UNIX_PATH_MAX = 107
 """Bytes of a unix socket's path (sun_path less its NUL, unix(7))."""
 
-_PARAMETERS = ("socket", "tls-type", "tls-certificates", "tls-hostname", "tls-verify-peer")
+_PARAMETERS = (
+    *("socket", "tls-type", "tls-certificates", "tls-hostname", "tls-verify-peer"),
+    "tls-psk-file",
+)
 
 
 class AddressError(ValueError):
@@ -42,6 +45,41 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class TlsWish:
+    """How a URI wants TLS. certificates: a directory; "" is the system's authorities. psk_file:
+    keys shared in advance instead, and identity the one to show. hostname: what the certificate
+    must name, "" the host of the URI."""
+
+    certificates: str = ""
+    hostname: str = ""
+    verify_peer: bool = True
+    psk_file: str = ""
+    identity: str = ""
+
+
+def parse_tls(uri: str) -> TlsWish | None:
+    """What a URI that ``parse_uri`` accepts says of TLS; None for one in clear."""
+    parts = urlsplit(uri)
+    if not parts.scheme.lower().startswith("nbds"):
+        return None
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    verify = query.get("tls-verify-peer", "1")
+    if verify not in ("0", "1"):
+        raise AddressError(f"{uri!r}: tls-verify-peer must be 0 or 1")
+    psk = query.get("tls-type", "psk" if "tls-psk-file" in query else "x509") == "psk"
+    if psk and "tls-psk-file" not in query:
+        raise AddressError(f"{uri!r}: tls-type=psk needs tls-psk-file=PATH")
+    identity = unquote_to_bytes(parts.username or "").decode("utf-8", "replace")
+    return TlsWish(
+        certificates=query.get("tls-certificates", ""),
+        hostname=query.get("tls-hostname", ""),
+        verify_peer=verify == "1",
+        psk_file=query["tls-psk-file"] if psk else "",
+        identity=identity or "nbd",
+    )
+
+
 def parse_uri(uri: str) -> tuple[Address, str]:
     """The address and the export name of an NBD URI."""
     try:
@@ -60,7 +98,7 @@ def parse_uri(uri: str) -> tuple[Address, str]:
         raise AddressError(f"{uri!r}: the export name is not UTF-8") from bad
     socket_path = _socket_of(uri, parts)
     if scheme.endswith("+unix"):
-        if parts.netloc:
+        if parts.hostname:
             raise AddressError(f"{uri!r}: a unix URI has three slashes and no host")
         if not socket_path:
             raise AddressError(f"{uri!r}: needs ?socket=PATH")
@@ -100,8 +138,8 @@ def parse_listen(text: str) -> Address:
 
 def _socket_of(uri: str, parts: SplitResult) -> str:
     query = parse_qs(parts.query, keep_blank_values=True)
-    if query.get("tls-type", ["x509"])[-1] != "x509":
-        raise AddressError(f"{uri!r}: of the types of TLS, only x509 (certificates) is supported")
+    if query.get("tls-type", ["x509"])[-1] not in ("x509", "psk"):
+        raise AddressError(f"{uri!r}: of the types of TLS, only x509 and psk are supported")
     for key in query:
         if key not in _PARAMETERS and not key.startswith("x-"):
             known = ", ".join(_PARAMETERS)

@@ -15,12 +15,13 @@ Raises NbdError, with the server's sentence where it sent one.
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
 from nbd.export import Buffer
-from nbd.link import Link, LinkError
+from nbd.link import Link, LinkError, connected
 from nbd.protocol import (
     COMPACT_REQUEST,
     EXPORT_NAME_PADDING,
@@ -52,6 +53,7 @@ from nbd.protocol import (
     TransmissionFlag,
 )
 from nbd.replies import Answer, Described, NbdError, Replies, Request, parsed, shown
+from nbd.tls_stream import TlsStream
 
 __all__ = ["Answer", "Client", "ExportInfo", "NbdError"]
 
@@ -85,10 +87,18 @@ OptionReplies = list[tuple[int, bytes]]
 class Client:
     """One connection. Negotiate with ``list``, ``info`` and ``open``; then use the disk."""
 
-    def __init__(self, sock: socket.socket, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        timeout_s: float = 30.0,
+        tls: ssl.SSLContext | None = None,
+        tls_hostname: str = "",
+    ) -> None:
         """Greet the server on a connected socket, which belongs to the client from now on.
 
-        timeout_s: how long the server may take to say or accept anything.
+        timeout_s: how long the server may take to say or accept anything. tls: nothing but the
+        greeting is said in clear; tls_hostname: what the server's certificate must name.
         """
         sock.setblocking(False)
         self._link = Link(sock, timeout_s)
@@ -99,28 +109,27 @@ class Client:
         self.export: ExportInfo | None = None
         try:
             self._greet()
+            if tls is not None:
+                self._start_tls(sock, tls, tls_hostname, timeout_s)
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def connect(cls, where: str | tuple[str, int], *, timeout_s: float = 30.0) -> Client:
+    def connect(
+        cls,
+        where: str | tuple[str, int],
+        *,
+        timeout_s: float = 30.0,
+        tls: ssl.SSLContext | None = None,
+        tls_hostname: str = "",
+    ) -> Client:
         """Connect to the path of a unix socket (a leading NUL: abstract), or to (host, port)."""
         try:
-            if isinstance(where, str):
-                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                sock.settimeout(timeout_s)
-                try:
-                    sock.connect(where)
-                except OSError:
-                    sock.close()
-                    raise
-            else:
-                sock = socket.create_connection(where, timeout_s)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as bad:
-            raise NbdError(f"cannot connect to {where}: {bad.strerror or bad}") from bad
-        return cls(sock, timeout_s=timeout_s)
+            sock = connected(where, timeout_s)
+        except LinkError as bad:
+            raise NbdError(str(bad)) from bad
+        return cls(sock, timeout_s=timeout_s, tls=tls, tls_hostname=tls_hostname)
 
     def __enter__(self) -> Client:
         return self
@@ -213,6 +222,17 @@ class Client:
             raise NbdError("the server does not speak the fixed newstyle protocol")
         self._no_zeroes = bool(offered & HandshakeFlag.NO_ZEROES)
         self._link.put(ClientFlags.build({"flags": int(offered)}))
+
+    def _start_tls(
+        self, sock: socket.socket, context: ssl.SSLContext, hostname: str, timeout_s: float
+    ) -> None:
+        self._ask(Option.STARTTLS)
+        if self._link.unused:
+            raise NbdError("the server sent bytes in clear after STARTTLS")
+        try:
+            self._link.replace_stream(TlsStream(sock, context, hostname, timeout_s))
+        except OSError as bad:
+            raise NbdError(f"TLS did not come about: {bad}") from bad
 
     def _ask(self, option: Option, data: bytes = b"") -> OptionReplies:
         """Send an option; returns the replies up to ACK, or raises the server's error."""

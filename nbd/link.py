@@ -8,6 +8,7 @@ Raises LinkError when the peer closes, fails or is silent for too long.
 from __future__ import annotations
 
 import select
+import socket
 import time
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from nbd.export import Buffer
 RECEIVE_BYTES = 1 << 20
 JOIN_BYTES = 512 << 10
 """Gathered pieces up to this total are copied together, so that a batch is one send."""
+BACKLOG_FULL_S = 0.01
+"""Until the next try to connect to a server that has more callers than it can take."""
 PIECES_MAX = 256
 """Pieces handed to one sendmsg; the kernel takes 1024 (UIO_MAXIOV)."""
 
@@ -40,6 +43,39 @@ class Stream(Protocol):
         """End."""
 
 
+def connected(where: str | tuple[str, int], timeout_s: float) -> socket.socket:
+    """A socket that is connected to the path of a unix socket (a leading NUL: abstract), or to
+    (host, port). Raises LinkError."""
+    try:
+        if isinstance(where, str):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(timeout_s)
+            try:
+                _connect_unix(sock, where, time.monotonic() + timeout_s)
+            except OSError:
+                sock.close()
+                raise
+        else:
+            sock = socket.create_connection(where, timeout_s)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as bad:
+        raise LinkError(f"cannot connect to {where}: {bad.strerror or bad}") from bad
+    return sock
+
+
+def _connect_unix(sock: socket.socket, path: str, deadline: float) -> None:
+    """Wait for room in the server's backlog: a unix socket with a timeout does not by itself."""
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(BACKLOG_FULL_S)
+        else:
+            return
+
+
 class Link:
     """Buffers around a stream. ``received`` from ``at`` on is what nobody has used yet."""
 
@@ -59,6 +95,11 @@ class Link:
     def unused(self) -> int:
         """Received bytes that nobody has used yet."""
         return len(self.received) - self.at
+
+    def replace_stream(self, stream: Stream) -> None:
+        """Go on over another stream of the same socket; nothing may be under way."""
+        assert not self._out and not self.unused, "bytes in clear beside TLS"
+        self._stream = stream
 
     def close(self) -> None:
         """Drop the connection."""
@@ -107,7 +148,10 @@ class Link:
             raise LinkError(f"the connection failed: {bad.strerror or bad}") from bad
 
     def _receive_some(self) -> None:
-        count = self._stream.recv_into(self._buffer)
+        try:
+            count = self._stream.recv_into(self._buffer)
+        except BlockingIOError:  # of TLS: what came is no whole record yet
+            return
         if not count:
             raise LinkError("the server closed the connection")
         self.received += self._buffer[:count]

@@ -1,12 +1,8 @@
 """Serves exports to NBD clients over unix sockets and TCP, on asyncio's loop or uvloop's.
 
-One ``BufferedProtocol`` a connection, no task a request: every complete request of a receive is
-carried out in one go, and the replies of a turn of the loop leave together. A connection stops
-being read while its requests in flight, or the replies its client does not read, are at their
-limit, so a client can only hold up itself. What a connection does wrong ends that connection.
-
-Limits: 10 s for the handshake, 10 s for a client to take the last replies, and numbers of
-connections as ``Server`` is told. Times are seconds. Everything runs in the loop's thread.
+One ``Connection`` a client, no task a request. A client can only hold up itself, and what it does
+wrong ends its own connection. All limits are the ``Server``'s. Times are seconds. Everything runs
+in the loop's thread.
 """
 
 from __future__ import annotations
@@ -19,15 +15,15 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import cast
 
 from nbd.activation import ActivationError, activated_sockets
 from nbd.address import Address, AddressError, checked_path
 from nbd.alignment import AlignedExport, RangeLocks
+from nbd.connection import Connection
 from nbd.export import Export, Exports
-from nbd.handshake import Handshake, Opened, Tls
+from nbd.handshake import Tls
 from nbd.socket_files import ListenError, remove_stale
-from nbd.transmission import REPLIES_MAX, Transmission
+from nbd.transmission import BYTES_MAX, REQUESTS_MAX
 
 __all__ = ["Connection", "ListenError", "Server"]
 
@@ -35,9 +31,6 @@ HANDSHAKE_S = 10.0
 LINGER_S = 10.0
 BACKLOG = 512
 RECEIVE_BYTES = 1 << 20
-SOCKET_BUFFER_BYTES = 4 << 20
-KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 60, 10, 6
-"""A TCP client whose host has vanished is noticed after two minutes, and its export let go."""
 
 log = logging.getLogger("nbd.server")
 
@@ -46,7 +39,9 @@ class Server:
     """Listeners and connections for one set of exports.
 
     connections_max: more are closed at once. half_open_max: connections that have not finished
-    their handshake; one more ends the oldest, so idle strangers never keep a client out. tls: a
+    their handshake; one more ends the oldest, so idle strangers never keep a client out.
+    handshake_s: how long one may take; linger_s: how long a client may take to accept the last
+    replies. requests_max, bytes_max: in flight for one connection, payload in and out. tls: a
     context as nbd.tls makes it; it may be exchanged at any time, for connections to come.
     tls_required: nothing is told or served without TLS. soon: calls what it is given after all that
     is being done now, once, on the loop's thread; by default in the loop's next turn.
@@ -60,6 +55,8 @@ class Server:
         half_open_max: int = 64,
         handshake_s: float = HANDSHAKE_S,
         linger_s: float = LINGER_S,
+        requests_max: int = REQUESTS_MAX,
+        bytes_max: int = BYTES_MAX,
         tls: ssl.SSLContext | None = None,
         tls_required: bool = False,
         soon: Callable[[Callable[[], None]], object] | None = None,
@@ -73,8 +70,11 @@ class Server:
         self.linger_s = linger_s
         self.connections_max = connections_max
         self.half_open_max = half_open_max
+        self.requests_max = requests_max
+        self.bytes_max = bytes_max
         self.stopping = False
         self.soon = soon
+        self.holding = False
         self._listeners: list[asyncio.AbstractServer] = []
         self._socket_files: list[tuple[str, tuple[int, int]]] = []
         self._connections: dict[Connection, None] = {}
@@ -94,10 +94,22 @@ class Server:
             return address
         return Address(host=address.host, port=await self.listen_tcp(address.host, address.port))
 
-    async def listen_unix(self, path: str, mode: int = 0o660) -> None:
+    def hold(self) -> None:
+        """Let connections wait for the greeting until ``release``: to them the server is slow."""
+        self.holding = True
+
+    def release(self) -> None:
+        """Greet those who wait, and all that come."""
+        self.holding = False
+        for connection in list(self._half_open):
+            connection.greet()
+
+    async def listen_unix(self, path: str, mode: int = 0o660, *, clear: bool = False) -> None:
         """Listen on a unix socket; a leading NUL means an abstract one. Raises ListenError.
 
-        A socket file that nobody answers on is replaced; any other file is left alone.
+        clear: TLS is not asked for here, whatever the server demands of other listeners' clients:
+        the mode of the file says who may connect. A socket file that nobody answers on is
+        replaced; any other file is left alone.
         """
         shown = str(Address(path=path))
         try:
@@ -115,9 +127,8 @@ class Server:
                 found = os.stat(path)
                 self._socket_files.append((path, (found.st_dev, found.st_ino)))
             loop = asyncio.get_running_loop()
-            server = await loop.create_unix_server(
-                partial(Connection, self), sock=sock, backlog=BACKLOG
-            )
+            make = partial(self._connection, clear)
+            server = await loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
         except OSError as bad:
             sock.close()
             raise ListenError(f"cannot listen on {shown}: {bad.strerror or bad}") from bad
@@ -131,9 +142,8 @@ class Server:
         one). Raises ListenError."""
         loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(
-                partial(Connection, self), host, port, backlog=BACKLOG
-            )
+            make = partial(self._connection, False)
+            server = await loop.create_server(make, host, port, backlog=BACKLOG)
         except OSError as bad:
             shown = Address(host=host, port=port)
             raise ListenError(f"cannot listen on {shown}: {bad.strerror or bad}") from bad
@@ -149,12 +159,15 @@ class Server:
             raise ListenError(f"cannot listen on what socket activation gave: {bad}") from bad
         loop = asyncio.get_running_loop()
         for _name, sock in found:
-            make = partial(Connection, self)
+            make = partial(self._connection, False)
             if sock.family == socket.AF_UNIX:  # whose file belongs to systemd
                 self._listeners.append(await loop.create_unix_server(make, sock=sock))
             else:
                 self._listeners.append(await loop.create_server(make, sock=sock))
         return [name for name, _sock in found]
+
+    def _connection(self, clear: bool) -> Connection:
+        return Connection(self, Tls.OFF if clear else self.tls_offer)
 
     @property
     def connections(self) -> int:
@@ -239,248 +252,3 @@ class Server:
             return export
         locks = self._locks.setdefault(export.geometry.identity, RangeLocks())
         return AlignedExport(export, locks)
-
-
-class Connection(asyncio.BufferedProtocol):
-    """One client: moves bytes between a transport and its Handshake, then its Transmission."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._loop = asyncio.get_running_loop()
-        self._handshake = Handshake(server.exports, server.tls_offer)
-        self._transmission: Transmission | None = None
-        self._transport: asyncio.Transport
-        self._timer: asyncio.TimerHandle | None = None
-        self._rest: bytes | memoryview = b""
-        """Received and not yet used; long only while reading is paused."""
-        self._reading = True
-        self._writable = True
-        self._turn_due = False
-        self._no_more_input = False  # the client's side is closed, or the server is stopping
-        self._ending = False  # nothing more is parsed: the last replies, then the end
-        self._gone = False
-        self._lost = False
-        self._tls_context = server.tls
-        self._tls: asyncio.Task[None] | None = None  # set from STARTTLS on
-        self._tls_listens = False  # what comes from here on has come through TLS
-        self.export_name: str | None = None
-
-    # --- what the transport tells ---
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast(asyncio.Transport, transport)
-        if not self._server.admit(self):
-            self.abort("")
-            return
-        _tune(transport.get_extra_info("socket"))
-        transport.set_write_buffer_limits(high=REPLIES_MAX)
-        self._arm(self._server.handshake_s, "the handshake took too long")
-        self._send()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        rest = self._rest
-        if not rest:
-            return self._server.receive_buffer
-        self._server.receive_buffer[: len(rest)] = rest
-        return self._server.receive_buffer[len(rest) :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._gone or self._ending:
-            return
-        filled = self._server.receive_buffer[: len(self._rest) + nbytes]
-        if self._handshake.starting_tls:
-            if self._tls_listens:  # already through TLS, before start_tls has told that it is done
-                self._rest = bytes(filled)
-            else:
-                self.abort("the client sent bytes in clear after STARTTLS")
-            return
-        used = self._feed(filled)
-        self._rest = bytes(filled[used:])
-        if self._handshake.starting_tls:
-            self._start_tls()
-        else:
-            self._settle()
-
-    def eof_received(self) -> bool:
-        """The client will send no more: answer what it sent, then close."""
-        self._no_more_input = True
-        if not self._gone:
-            self._settle()
-        return self._tls is None  # TLS has no half of a connection
-
-    def pause_writing(self) -> None:
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        self._writable = True
-        self._turn()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._lost:
-            return
-        self._gone = self._lost = True
-        self._disarm()
-        if self._transmission is not None:
-            if exc is not None:
-                log.info("a client of export %r is gone: %s", self.export_name, exc)
-            self._transmission.close()
-        self._server.forget(self)
-
-    # --- what the server asks ---
-
-    def stop(self, grace_s: float) -> None:
-        """Answer no more requests but with SHUTDOWN, and end within *grace_s* seconds."""
-        self._handshake.stopping = True
-        if grace_s <= 0:
-            self.abort("")
-        elif self._transmission is not None and not self._ending and not self._gone:
-            self._transmission.stopping = True
-            self._arm(grace_s, "requests did not finish before the end of service")
-            self._stop_reading()
-            self._no_more_input = True
-            self._turn()
-
-    def abort(self, why: str) -> None:
-        """End at once."""
-        if why:
-            log.debug("a connection was ended: %s", why)
-        self._gone = True
-        self._transport.abort()
-
-    # --- the work ---
-
-    def _start_tls(self) -> None:
-        if self._rest:
-            self.abort("the client sent bytes in clear after STARTTLS")
-        else:
-            self._tls = self._loop.create_task(self._make_tls())
-
-    async def _make_tls(self) -> None:
-        """The acknowledgement leaves here, in one step with what start_tls does first: so nothing
-        that answers it can arrive before TLS listens."""
-        assert self._tls_context is not None, "STARTTLS was agreed to without a context"
-        try:
-            if self._gone:
-                return
-            self._send()
-            self._tls_listens = True
-            transport = await self._loop.start_tls(
-                self._transport,
-                self,
-                self._tls_context,
-                server_side=True,
-                ssl_handshake_timeout=self._server.handshake_s,
-                ssl_shutdown_timeout=self._server.linger_s,
-            )
-        except OSError as bad:  # ssl.SSLError is one
-            self.abort(f"TLS did not come about: {bad}")
-            self.connection_lost(None)  # which nobody else will say
-            return
-        if self._gone or transport is None:  # aborted meanwhile, which start_tls takes lightly
-            self.connection_lost(None)
-            return
-        self._transport = transport
-        transport.set_write_buffer_limits(high=REPLIES_MAX)
-        self._handshake.tls_is_running()
-        self._turn()
-
-    def _feed(self, data: memoryview) -> int:
-        """Use up received bytes as far as the limits allow; returns how many were used."""
-        used = 0
-        while True:
-            stage = self._transmission or self._handshake
-            used += stage.receive(data[used:])
-            if self._handshake.starting_tls:
-                return used
-            was_full = stage.full
-            self._send()
-            if stage is self._handshake and self._handshake.opened is not None:
-                self._enter(self._handshake.opened)
-            elif not was_full or stage.full or not self._writable:
-                return used
-            # else: it was full of replies only, which have left
-
-    def _enter(self, opened: Opened) -> None:
-        self._disarm()
-        self._server.entered(self)
-        self.export_name = opened.name
-        self._transmission = Transmission(
-            self._server.aligned(opened.export),
-            structured=opened.structured,
-            promised_alignment=opened.keeps_block_sizes,
-            wake=self._wake,
-            contexts=opened.contexts,
-            extended=opened.extended,
-        )
-
-    def _wake(self) -> None:
-        """Replies are ready: send them, with all others of this turn of the loop."""
-        if not self._turn_due and not self._gone:
-            self._turn_due = True
-            (self._server.soon or self._loop.call_soon)(self._turn)
-
-    def _turn(self) -> None:
-        self._turn_due = False
-        if self._gone:
-            return
-        self._send()
-        if self._rest and self._writable and not self._ending:
-            rest = memoryview(self._rest)
-            self._rest = rest[self._feed(rest) :]
-        self._settle()
-
-    def _send(self) -> None:
-        replies = (self._transmission or self._handshake).take()
-        if not replies:
-            return
-        if len(replies) == 1:
-            self._transport.write(replies[0])
-        else:
-            self._transport.writelines(replies)
-
-    def _settle(self) -> None:
-        """After any work: is it time to end, to stop reading, or to read on?"""
-        stage = self._transmission or self._handshake
-        held = stage.full or not self._writable
-        if not self._ending and (stage.ended is not None or (self._no_more_input and not held)):
-            if stage.ended:
-                level = logging.INFO if self._transmission else logging.DEBUG
-                log.log(level, "a connection was ended: %s", stage.ended)
-            self._ending = True
-            self._rest = b""
-        if self._ending:
-            self._stop_reading()
-            if self._transmission is None or not self._transmission.in_flight:
-                self._transport.close()  # after what is written has left
-                if self._timer is None:
-                    self._arm(self._server.linger_s, "the client does not take its last replies")
-        elif held:
-            self._stop_reading()
-        elif not self._reading and not self._no_more_input:
-            self._reading = True
-            self._transport.resume_reading()
-
-    def _stop_reading(self) -> None:
-        if self._reading and not self._no_more_input:
-            self._reading = False
-            self._transport.pause_reading()
-
-    def _arm(self, seconds: float, why: str) -> None:
-        self._disarm()
-        self._timer = self._loop.call_later(seconds, self.abort, why)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-def _tune(sock: socket.socket) -> None:
-    """Large buffers for bulk data; keepalive for TCP. asyncio has set TCP_NODELAY already."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)

@@ -74,6 +74,7 @@ class Transmission:
     DISC ("") or broke the protocol (a sentence): finish what is in flight, then close.
     promised_alignment: the client asked for block sizes and promised to obey them. contexts: the
     meta contexts it selected, by id. extended: requests and replies have the extended headers.
+    requests_max, bytes_max: in flight, instead of the usual.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Transmission:
         wake: Callable[[], None],
         contexts: dict[int, str] | None = None,
         extended: bool = False,
+        requests_max: int = REQUESTS_MAX,
+        bytes_max: int = BYTES_MAX,
     ) -> None:
         geometry = export.geometry
         self._export = export
@@ -96,6 +99,7 @@ class Transmission:
         else:
             self._form = StructuredReplies() if structured else SimpleReplies()
         self._wake = wake
+        self._requests_max, self._bytes_max = requests_max, bytes_max
         self._sparse: SparseReads | None = None
         if (structured or extended) and isinstance(export, SparseReads):
             self._sparse = export
@@ -134,8 +138,8 @@ class Transmission:
     def full(self) -> bool:
         """No more is parsed until requests finish or replies are taken."""
         return (
-            self._requests >= REQUESTS_MAX
-            or self._bytes >= BYTES_MAX
+            self._requests >= self._requests_max
+            or self._bytes >= self._bytes_max
             or self._reply_bytes >= REPLIES_MAX
         )
 

@@ -74,6 +74,12 @@ def _tcp_or_none(value: Any) -> str:
     return text
 
 
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"expected true or false, not {_shown(value)}")
+    return value
+
+
 def _directory(value: Any) -> str:
     text = _string(value)
     if text and not Path(text).is_absolute():
@@ -103,6 +109,47 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         *("nbd_connections_max", "1..65535", "`64`"),
         *("NBD connections of one daemon at a time", _whole(1, 65535)),
+    ),
+    Setting(
+        *("nbd_half_open_max", "1..65535", "`64`"),
+        "NBD connections that have not finished their handshake; one more ends the oldest",
+        _whole(1, 65535),
+    ),
+    Setting(
+        *("nbd_handshake_timeout", "1..3600 s", "`10`"),
+        *("how long a client's handshake may take", _whole(1, 3600)),
+    ),
+    Setting(
+        *("nbd_requests_max", "1..65535", "`128`"),
+        "requests of one connection in flight; then no more are read until some are answered",
+        _whole(1, 65535),
+    ),
+    Setting(
+        *("nbd_bytes_max", "1..65536 MiB", "`64`"),
+        "payload of one connection in flight, in and out; then no more requests are read",
+        _whole(1, 65536),
+    ),
+    Setting(
+        *("nbd_tls", "`off`, `on` or `require`", "`off`"),
+        "TLS for NBD: offered (`on`), or nothing is served without it (`require`); the socket in "
+        "the run directory stays in clear",
+        _one_of("off", "on", "require"),
+    ),
+    Setting(
+        *("nbd_tls_certificates", "absolute path", '`""`'),
+        "directory of `server-cert.pem`, `server-key.pem`, `ca-cert.pem` and, if there is one, "
+        "`ca-crl.pem`, as nbdkit and QEMU have it; read again on SIGHUP",
+        _directory,
+    ),
+    Setting(
+        *("nbd_tls_verify_peer", "`true` or `false`", "`false`"),
+        *("serve only clients that show a certificate of the same authority", _yes_or_no),
+    ),
+    Setting(
+        *("nbd_tls_psk_file", "absolute path", '`""`'),
+        "keys shared in advance instead of certificates, a line `identity:hexadecimal` each; "
+        "needs Python 3.13",
+        _directory,
     ),
     Setting(
         *("log_level", "`debug`, `info`, `warning` or `error`", "`info`"),

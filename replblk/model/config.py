@@ -158,4 +158,12 @@ class Settings:
     durability: str = "disk"
     run_dir: str = ""
     nbd_connections_max: int = 64
+    nbd_half_open_max: int = 64
+    nbd_handshake_timeout: int = 10  # s
+    nbd_requests_max: int = 128  # of one connection, in flight
+    nbd_bytes_max: int = 64  # MiB; of one connection, in flight
+    nbd_tls: str = "off"  # off, on, require
+    nbd_tls_certificates: str = ""
+    nbd_tls_verify_peer: bool = False
+    nbd_tls_psk_file: str = ""
     log_level: str = "info"

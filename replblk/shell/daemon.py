@@ -18,8 +18,6 @@ from collections.abc import Callable
 
 import uvloop
 
-from nbd.address import parse_listen
-from nbd.server import ListenError, Server
 from replblk import __version__
 from replblk.admin.addresses import parse_tcp
 from replblk.admin.messages import Reply, Request
@@ -39,6 +37,7 @@ from replblk.shell.logs import LogObserver, start_logging
 from replblk.shell.metrics import MetricsPage
 from replblk.shell.metrics_server import MetricsServer
 from replblk.shell.nbd_exports import VolumeExports
+from replblk.shell.nbd_server import listen, nbd_server, tls_context
 from replblk.shell.run_files import DaemonLock, RunFiles
 from replblk.shell.turns import Turns
 
@@ -142,9 +141,7 @@ class Daemon:
         exports = VolumeExports(
             resource.name, volumes, self._node, self._clients, self._disks, self._turns.wake
         )
-        self._nbd = Server(
-            exports, connections_max=settings.nbd_connections_max, soon=self._turns.soon
-        )
+        self._nbd = nbd_server(exports, settings, self._turns.soon)
         self._metrics = MetricsServer(MetricsPage(self._node.status, self._latencies).text)
         self._control = ControlServer(self._on_request)
         self._ended: asyncio.Future[int] = loop.create_future()
@@ -153,21 +150,16 @@ class Daemon:
 
     async def start(self) -> None:
         """Listen everywhere; AdminError if somewhere can't be listened."""
-        try:
-            await self._nbd.listen_unix(str(self._files.nbd), mode=0o600)
-            for address in self._settings.nbd_listen:
-                await self._nbd.listen(parse_listen(address))
-        except ListenError as error:
-            raise AdminError(
-                f"NBD: {error}; change nbd_listen, or end the program that uses the address",
-                EXIT_STARTUP,
-            ) from error
+        activated = await listen(self._nbd, self._settings, self._files)
+        if activated:
+            self._log.info(f"NBD is served on {len(activated)} activated sockets as well")
         if self._settings.metrics_listen:
             at = parse_tcp(self._settings.metrics_listen)
             await self._metrics.listen(at.host, at.port)
         await self._control.listen(self._files.control)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal, number)
+        self._loop.add_signal_handler(signal.SIGHUP, self._read_tls_again)
         self._log.info(f"replblk {__version__} serves, process {os.getpid()}")
 
     def command(
@@ -234,6 +226,14 @@ class Daemon:
     def _end(self, status: int) -> None:
         if not self._ended.done():
             self._ended.set_result(status)
+
+    def _read_tls_again(self) -> None:
+        try:
+            self._nbd.tls = tls_context(self._settings)
+        except AdminError as error:
+            self._log.warn(f"SIGHUP: the old certificates stay in use: {error}")
+        else:
+            self._log.info("SIGHUP: certificates and keys for NBD are read again")
 
     def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name

@@ -52,3 +52,25 @@ def _openssl(*words: str | Path) -> None:
     command = ["openssl", *(str(word) for word in words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def revoke_client(folder: Path) -> None:
+    """Write ca-crl.pem, which names the client's certificate."""
+    _crl(folder, "-revoke", str(folder / "client-cert.pem"))
+    _crl(folder, "-gencrl", "-out", str(folder / "ca-crl.pem"))
+
+
+def empty_crl(folder: Path) -> None:
+    """Write ca-crl.pem, which names nobody."""
+    _crl(folder, "-gencrl", "-out", str(folder / "ca-crl.pem"))
+
+
+def _crl(folder: Path, *words: str) -> None:
+    rules, index = folder / "ca.conf", folder / "index.txt"
+    index.touch()
+    rules.write_text(
+        f"[ca]\ndefault_ca = own\n[own]\ndatabase = {index}\ndefault_md = sha256\n"
+        "default_crl_days = 2\n"
+    )
+    authority = ("-keyfile", folder / "ca-key.pem", "-cert", folder / "ca-cert.pem")
+    _openssl("ca", "-config", rules, *authority, *words)

@@ -24,6 +24,14 @@ metrics_listen = "0.0.0.0:9942"
 durability = "kernel"
 run_dir = "/run/x"
 nbd_connections_max = 8
+nbd_half_open_max = 9
+nbd_handshake_timeout = 10
+nbd_requests_max = 11
+nbd_bytes_max = 12
+nbd_tls = "require"
+nbd_tls_certificates = "/etc/pki"
+nbd_tls_verify_peer = true
+nbd_tls_psk_file = "/etc/keys"
 log_level = "debug"
 """
     assert parse_settings(text, "replblk.toml") == Settings(
@@ -32,6 +40,14 @@ log_level = "debug"
         durability="kernel",
         run_dir="/run/x",
         nbd_connections_max=8,
+        nbd_half_open_max=9,
+        nbd_handshake_timeout=10,
+        nbd_requests_max=11,
+        nbd_bytes_max=12,
+        nbd_tls="require",
+        nbd_tls_certificates="/etc/pki",
+        nbd_tls_verify_peer=True,
+        nbd_tls_psk_file="/etc/keys",
         log_level="debug",
     )
     assert {setting.name for setting in SETTINGS} == {field.name for field in fields(Settings)}
@@ -48,6 +64,10 @@ log_level = "debug"
         (b"run_dir = 'x'", "run_dir: expected an absolute path, not 'x'"),
         (b"nbd_connections_max = 0", "expected a number from 1 to 65535, not 0"),
         (b"nbd_connections_max = true", "expected a number from 1 to 65535, not True"),
+        (b"nbd_tls = true", 'nbd_tls: expected "off" or "on" or "require", not True'),
+        (b"nbd_tls_verify_peer = 1", "nbd_tls_verify_peer: expected true or false, not 1"),
+        (b"nbd_bytes_max = 0", "nbd_bytes_max: expected a number from 1 to 65536, not 0"),
+        (b"nbd_tls_psk_file = 'keys'", "nbd_tls_psk_file: expected an absolute path"),
         (b"nbd_listen = [1]", "nbd_listen: expected a list of addresses, not [1]"),
         (b"nbd_listen = ['here']", "nbd_listen: address 'here': expected 'host:port'"),
         (b"metrics_listen = 'unix:/x'", "metrics_listen: address 'unix:/x': expected 'host:port'"),

@@ -31,7 +31,7 @@ def test_uris_that_mean_something(uri: str, address: Address, name: str) -> None
     ("uri", "why"),
     [
         ("http://h/x", "scheme"),
-        ("nbds://h/x?tls-type=psk", "x509"),
+        ("nbds://h/x?tls-type=anon", "x509"),
         ("nbds+unix:///x?tls-hostname=h", "socket=PATH"),
         ("nbd+vsock://1/x", "scheme"),
         ("nbd+ssh://h/x", "scheme"),
@@ -41,7 +41,7 @@ def test_uris_that_mean_something(uri: str, address: Address, name: str) -> None
         ("nbd://[::1/x", "not a URI"),
         ("nbd://h/%ff", "UTF-8"),
         ("nbd://h/x?socket=/a", "belongs to"),
-        ("nbd://h/x?tls-psk-file=a", "tls-psk-file"),
+        ("nbd://h/x?tls-secret=a", "unknown parameter"),
         ("nbd+unix:///x", "socket=PATH"),
         ("nbd+unix://h/x?socket=a", "three slashes"),
         ("nbd+unix:///?socket=" + "a" * 108, "107"),
