@@ -123,13 +123,17 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- what the server asks ---
 
-    def stop(self, grace_s: float) -> None:
-        """Answer no more requests but with SHUTDOWN, and end within *grace_s* seconds."""
+    def stop(self, grace_s: float, silent: bool = False) -> None:
+        """Answer no more requests but with SHUTDOWN, and end within *grace_s* seconds. silent: not
+        even that; the client finds out by itself, and asks the next server again."""
         self._handshake.stopping = True
         if grace_s <= 0:
             self.abort("")
         elif self._transmission is not None and not self._ending and not self._gone:
-            self._transmission.stopping = True
+            if silent:
+                self._transmission.ended = ""
+            else:
+                self._transmission.stopping = True
             self._arm(grace_s, "requests did not finish before the end of service")
             self._stop_reading()
             self._no_more_input = True

@@ -192,8 +192,12 @@ class Server:
             connection.stop(grace_s)
         return len(found)
 
-    async def close(self, grace_s: float = 5.0) -> None:
-        """Stop listening; let requests in flight finish within the grace, then end everything."""
+    async def close(self, grace_s: float = 5.0, *, silent: bool = False) -> None:
+        """Stop listening; let requests in flight finish within the grace, then end everything.
+
+        silent: requests that have not begun are not refused but dropped, for clients that connect
+        again and repeat them.
+        """
         self.stopping = True
         for server in self._listeners:
             server.close()
@@ -205,7 +209,7 @@ class Server:
                     os.unlink(path)
         self._socket_files.clear()
         for connection in list(self._connections):
-            connection.stop(grace_s)
+            connection.stop(grace_s, silent)
         await self._none_served.wait()
         for connection in list(self._connections):  # those who were still in the handshake
             connection.abort("the server is shutting down")

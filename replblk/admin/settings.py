@@ -152,6 +152,12 @@ SETTINGS: tuple[Setting, ...] = (
         _directory,
     ),
     Setting(
+        *("resume_primary", "`true` or `false`", "`false`"),
+        "a daemon that ends while Primary, other than by `down`, makes the next one Primary again "
+        "as soon as the connected peer agrees; clients wait for it. Not beside a cluster manager",
+        _yes_or_no,
+    ),
+    Setting(
         *("log_level", "`debug`, `info`, `warning` or `error`", "`info`"),
         *("the quietest sentence that is logged", _one_of("debug", "info", "warning", "error")),
     ),

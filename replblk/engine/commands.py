@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno as errnos
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replblk.engine.answers import outcome, refusal, unknown_algorithm
@@ -16,6 +17,7 @@ from replblk.engine.context import SECOND_NS
 from replblk.engine.disconnecting import Disconnect
 from replblk.engine.new_current_uuid import NewCurrentUuid
 from replblk.engine.ports import Answer, Command
+from replblk.engine.resume import resumption
 from replblk.model.state import State
 from replblk.model.vocabulary import Code, ConnState, DiskState, Role
 from replblk.rules.transitions import (
@@ -81,7 +83,12 @@ class Commands:
             "suspend-io": self._each(self._suspend_io),
             "resume-io": self._each(self._resume_io),
         }
-        self._waits = {"wait-connect": self._wait_connect, "wait-sync": self._wait_sync}
+        self._waits = {
+            "wait-connect": self._wait_connect,
+            "wait-sync": self._wait_sync,
+            "resume": self._resume_role,
+        }
+        self._resuming: set[int] = set()
 
     # -- one after the other ------------------------------------------------------------------
 
@@ -99,6 +106,9 @@ class Commands:
         elif command.verb not in self._verbs:
             self._ctx.answer(command, Answer(1, f"Unknown command '{command.verb}'", 0))
         else:
+            if command.verb in ("primary", "secondary", "down", "disconnect", "detach"):
+                # The administrator decides about the role himself.
+                self._resuming -= {volume.number for volume in self._volumes(command)}
             self._queue.append(command)
             self._next()
 
@@ -357,6 +367,30 @@ class Commands:
 
     def _wait_sync(self, command: Command) -> None:
         self._wait(command, _at_rest, "in sync")
+
+    def _resume_role(self, command: Command) -> None:
+        """Become Primary again as soon as that is safe; the answer comes when it is decided."""
+        (volume,) = self._volumes(command)
+        has_peer = self._ctx.resource.peer is not None
+        self._resuming.add(volume.number)
+
+        def decided() -> bool:
+            if volume.number not in self._resuming:
+                why: str | None = "an administrator's command came first"
+            else:
+                why = resumption(volume, has_peer=has_peer)
+            if why is None:
+                return False
+            self._resuming.discard(volume.number)
+            if why:
+                text = f"was Primary and stays {volume.state.role}: {why}"
+                self._ctx.answer(command, Answer(11, text, 0))
+            else:
+                self._queue.append(replace(command, verb="primary"))
+                self._ctx.defer(self._next)
+            return True
+
+        self._ctx.when(decided)
 
     def _wait(self, command: Command, good: Callable[[State], bool], what: str) -> None:
         """Done when all volumes are there, or gave up (StandAlone); exit 5 when time runs out."""

@@ -166,4 +166,5 @@ class Settings:
     nbd_tls_certificates: str = ""
     nbd_tls_verify_peer: bool = False
     nbd_tls_psk_file: str = ""
+    resume_primary: bool = False
     log_level: str = "info"

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import uvloop
 
@@ -32,8 +33,9 @@ from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
 from replblk.shell.disks import FileDisks
 from replblk.shell.handler_processes import HandlerProcesses
+from replblk.shell.kept_roles import KeptRoles
 from replblk.shell.links import TcpLinks
-from replblk.shell.logs import LogObserver, start_logging
+from replblk.shell.logs import LogObserver, Observers, start_logging
 from replblk.shell.metrics import MetricsPage
 from replblk.shell.metrics_server import MetricsServer
 from replblk.shell.nbd_exports import VolumeExports
@@ -47,6 +49,9 @@ LINK_LINGER_S = 1.0
 """How long the peer may take to read what was sent last."""
 DOWN_S = 60.0
 """How long a "down" by signal may take, before the process ends as if it had crashed."""
+RESUME_HOLD_S = 30.0
+"""How long NBD clients wait for a daemon that is about to be Primary again, before they are told
+that it is not."""
 EXIT_STARTUP = 20
 SWITCH_S = 0.0005
 """How long a thread may wait for the interpreter: a flush must not wait 5 ms for Python."""
@@ -88,7 +93,7 @@ async def _serve(
     except AdminError:
         await daemon.shut()
         raise
-    daemon.command("up", on_ready)
+    daemon.up(on_ready)
     return await daemon.serve()
 
 
@@ -104,6 +109,8 @@ class Daemon:
         self._files = files
         self._lock = lock
         self._log = LogObserver(resource)
+        self._roles = KeptRoles(files.roles, enabled=settings.resume_primary)
+        self._resuming = set(self._roles.primary)
         self._latencies = Latencies()
         self._turns = Turns(loop, latency=self._latencies.turn)
         net = resource.net
@@ -132,8 +139,9 @@ class Daemon:
             "REPLBLK_RUN_DIR": str(files.folder.parent),
         }
         self._handlers = HandlerProcesses(loop, self._turns.on_handler_done, own)
+        observers = Observers(self._log, self._roles)
         ports = Ports(
-            self._disks, self._links, self._clock, self._clients, self._log, self._handlers
+            self._disks, self._links, self._clock, self._clients, observers, self._handlers
         )
         self._node = Node(resource, settings, ports, self._latencies)
         self._turns.drive(self._node)
@@ -150,6 +158,8 @@ class Daemon:
 
     async def start(self) -> None:
         """Listen everywhere; AdminError if somewhere can't be listened."""
+        if self._resuming:
+            self._nbd.hold()
         activated = await listen(self._nbd, self._settings, self._files)
         if activated:
             self._log.info(f"NBD is served on {len(activated)} activated sockets as well")
@@ -167,6 +177,29 @@ class Daemon:
     ) -> None:
         """A command for the whole resource."""
         self._clients.command(done, verb, None, options or {})
+
+    def up(self, on_ready: OnReady) -> None:
+        """Attach and connect; then become Primary again where that is wanted and safe."""
+
+        def came_up(answer: Answer) -> None:
+            on_ready(answer)
+            for volume in sorted(self._resuming):
+                done = partial(self._resumed, volume)
+                self._clients.command(done, "resume", volume, {})
+
+        self.command("up", came_up)
+        if self._resuming:
+            self._loop.call_later(RESUME_HOLD_S, self._nbd.release)
+
+    def _resumed(self, volume: int, answer: Answer) -> None:
+        self._resuming.discard(volume)
+        if answer.exit_code:
+            self._roles.forget(volume)
+            self._log.warn(f"volume {volume}: {answer.text}")
+        else:
+            self._log.info(f"volume {volume}: Primary again")
+        if not self._resuming:
+            self._nbd.release()
 
     async def serve(self) -> int:
         """Until the end; returns the exit status."""
@@ -247,7 +280,8 @@ class Daemon:
     async def _terminate(self) -> None:
         """The way down for a supervisor: clients are let go, and nothing can refuse."""
         deadline_s = time.monotonic() + DOWN_S
-        await self._nbd.close(NBD_GRACE_S)
+        self._roles.freeze()
+        await self._nbd.close(NBD_GRACE_S, silent=self._roles.enabled)
         for options in ({}, {"force": True}):
             answered: asyncio.Future[Answer] = self._loop.create_future()
             self.command("down", answered.set_result, dict(options))

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
+from replblk.engine.ports import Observer
 from replblk.model.config import Resource
 from replblk.model.notices import Level, Notice, StateChanged, Told
 
@@ -63,6 +64,18 @@ class LogObserver:
             subject = self._devices.get(volume, f"{self._resource}/{volume}")
         # One notice, one line, whatever a peer or a path put into the text.
         logger.log(level, "%s: %s", subject, " ".join(text.splitlines()))
+
+
+class Observers:
+    """``engine.ports.Observer``: passes every notice on to several, in order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def notice(self, notice: Notice) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.notice(notice)
 
 
 class RepeatLimit(logging.Filter):

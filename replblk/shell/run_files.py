@@ -61,6 +61,11 @@ class RunFiles:
         return self.folder / "pid"
 
     @property
+    def roles(self) -> Path:
+        """Which volumes are Primary, kept over the process's end."""
+        return self.folder / "roles"
+
+    @property
     def log(self) -> Path:
         """What a daemon in the background says."""
         return self.folder / "log"

@@ -32,6 +32,7 @@ nbd_tls = "require"
 nbd_tls_certificates = "/etc/pki"
 nbd_tls_verify_peer = true
 nbd_tls_psk_file = "/etc/keys"
+resume_primary = true
 log_level = "debug"
 """
     assert parse_settings(text, "replblk.toml") == Settings(
@@ -48,6 +49,7 @@ log_level = "debug"
         nbd_tls_certificates="/etc/pki",
         nbd_tls_verify_peer=True,
         nbd_tls_psk_file="/etc/keys",
+        resume_primary=True,
         log_level="debug",
     )
     assert {setting.name for setting in SETTINGS} == {field.name for field in fields(Settings)}
