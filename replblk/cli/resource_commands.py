@@ -16,7 +16,7 @@ from replblk.model.config import Resource
 from replblk.model.errors import AdminError, ConfigError
 from replblk.model.status import VolumeStatus
 from replblk.model.vocabulary import ConnState, DiskState
-from replblk.shell.control_client import NotRunningError
+from replblk.shell.control_client import EndedError, NotRunningError
 from replblk.shell.spawn import ReadyPipe, spawn
 
 
@@ -36,7 +36,7 @@ def up(session: Session, names: tuple[str, ...]) -> int:
             return 0
         try:
             return _up_again(session, resource)
-        except NotRunningError:
+        except (NotRunningError, EndedError):
             answer = spawn(command, session.files(resource))
         if answer.exit_code:
             complain(prefixed(resource.name, answer.text))

@@ -30,10 +30,19 @@ class NotRunningError(AdminError):
         )
 
 
+class EndedError(AdminError):
+    """The daemon ended while it was asked: killed just now, or before our eyes."""
+
+    def __init__(self, files: RunFiles) -> None:
+        super().__init__(
+            f"{files.folder.name}: the daemon ended before it answered; see {files.log}", EXIT_EXEC
+        )
+
+
 def call(files: RunFiles, request: Request, timeout_s: float | None) -> Reply:
     """Send *request* and wait for its reply, at most *timeout_s* seconds (None: for ever).
 
-    NotRunningError if nobody serves the socket, AdminError (20) for anything else that fails.
+    NotRunningError if nobody serves the socket, EndedError if the daemon ends, AdminError (20) for anything else that fails.
     """
     resource = files.folder.name
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
@@ -58,7 +67,7 @@ def call(files: RunFiles, request: Request, timeout_s: float | None) -> Reply:
                 EXIT_EXEC,
             ) from error
         except OSError as error:
-            raise _ended(files) from error
+            raise EndedError(files) from error
 
 
 def _receive(control: socket.socket, files: RunFiles) -> Reply:
@@ -66,12 +75,6 @@ def _receive(control: socket.socket, files: RunFiles) -> Reply:
     while True:
         data = control.recv(_RECEIVE_BYTES)
         if not data:
-            raise _ended(files)
+            raise EndedError(files)
         if found := lines.feed(data):
             return decode_reply(found[0])
-
-
-def _ended(files: RunFiles) -> AdminError:
-    return AdminError(
-        f"{files.folder.name}: the daemon ended before it answered; see {files.log}", EXIT_EXEC
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from replblk.model.errors import AdminError
 
 UNIX_PATH_MAX = 107
 """Bytes of a unix socket's path (sun_path without its NUL)."""
+ENDING_S, ENDING_POLL_S = 10.0, 0.02
+"""How long a killed process may take to let go of its files."""
 LOG_BYTES_MAX = 8 << 20
 """A longer log is moved to ``log.old`` when a daemon starts."""
 
@@ -97,21 +100,32 @@ class RunFiles:
 
 
 class DaemonLock:
-    """The right to be the daemon of a resource; taken without waiting."""
+    """The right to be the daemon of a resource. It is waited for only while its holder is a process
+    that was killed and has not quite ended: its disk operations may still be under way."""
 
     def __init__(self, files: RunFiles) -> None:
         self._files = files
         self._fd = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        deadline_s = time.monotonic() + ENDING_S
+        while not self._locked():
+            pid = read_pid(files)
+            if has_ended(pid) and time.monotonic() < deadline_s:
+                time.sleep(ENDING_POLL_S)
+                continue
             os.close(self._fd)
             raise AdminError(
-                f"{files.folder.name}: its daemon runs already (process {read_pid(files)}); "
+                f"{files.folder.name}: its daemon runs already (process {pid}); "
                 f"end it first with 'replblk down {files.folder.name}'",
                 exit_code=20,
-            ) from error
+            )
         files.pid.write_text(f"{os.getpid()}\n")
+
+    def _locked(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """Give it back; the folder's files are removed while it is still held."""
@@ -119,6 +133,15 @@ class DaemonLock:
             self._files.pid.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
+
+
+def has_ended(pid: str) -> bool:
+    """Whether a process is gone, or a zombie of which some threads may still be at work."""
+    try:
+        state = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ValueError, FileNotFoundError, ProcessLookupError):
+        return True
+    return state in ("Z", "X")
 
 
 def read_pid(files: RunFiles) -> str:

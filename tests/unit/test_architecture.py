@@ -62,6 +62,7 @@ ENTRY_POINTS = {
     "replblk.sim.__main__",
     "replblk.admin.options_page",  # make docs
     "nbd.__main__",
+    "nbd.dial",  # for users of the package: what an NBD URI names
 }
 LINES_MAX = 500
 UNFINISHED = ("FIX" + "ME", "TO" + "DO", "XX" + "X", "NotImplemented" + "Error")
