@@ -42,7 +42,8 @@ class EndedError(AdminError):
 def call(files: RunFiles, request: Request, timeout_s: float | None) -> Reply:
     """Send *request* and wait for its reply, at most *timeout_s* seconds (None: for ever).
 
-    NotRunningError if nobody serves the socket, EndedError if the daemon ends, AdminError (20) for anything else that fails.
+    NotRunningError if nobody serves the socket, EndedError if the daemon ends, AdminError (20) for
+    anything else that fails.
     """
     resource = files.folder.name
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
