@@ -31,6 +31,7 @@ from replblk.wire.packets import (
     UUID_FLAG_CRASHED_PRIMARY,
     UUID_FLAG_DISCARD_MY_DATA,
     UUID_FLAG_INCONSISTENT,
+    UUID_FLAG_LEFTOVER_BITS,
     Cmd,
     Features,
     ProtocolPacket,
@@ -214,6 +215,7 @@ class Handshake:
             volume.peer_max_sectors = 0
             volume.discard_my_data = discard
             volume.handshaking, volume.peer_is_connected = True, False
+            volume.resyncs_leftover_bits = False
             send_sync_param(self._ctx, volume)
             send_sizes(self._ctx, volume)
             send_uuids(self._ctx, volume)
@@ -341,6 +343,8 @@ def send_uuids(ctx: Context, volume: Volume) -> None:
         flags |= UUID_FLAG_CRASHED_PRIMARY
     if negotiating and volume.kept_disk is DiskState.INCONSISTENT:
         flags |= UUID_FLAG_INCONSISTENT
+    if volume.resyncs_leftover_bits or volume.has_leftover_bits:
+        flags |= UUID_FLAG_LEFTOVER_BITS
     volume.changes_sent = volume.dirty_bits
     uuids = volume.uuids
     ctx.peer.send(

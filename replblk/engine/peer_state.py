@@ -26,6 +26,7 @@ from replblk.wire.packets import (
     UUID_FLAG_CRASHED_PRIMARY,
     UUID_FLAG_DISCARD_MY_DATA,
     UUID_FLAG_INCONSISTENT,
+    UUID_FLAG_LEFTOVER_BITS,
     UUID_FLAG_SKIP_INITIAL_SYNC,
     Sizes,
     StateWord,
@@ -278,6 +279,7 @@ class PeerState:
                 ),
                 always_asbp=net.always_asbp,
                 rr_conflict=net.rr_conflict,
+                peer_resyncs_leftover=bool(theirs.flags & UUID_FLAG_LEFTOVER_BITS),
                 can_demote=not volume.open_count and self._idle(volume),
             )
         )
@@ -332,6 +334,10 @@ class PeerState:
             wanted = wanted.but(disk=volume.kept_disk)
         if decision is not None and decision.demote:
             wanted = wanted.but(role=Role.SECONDARY)
+        if decision is not None and decision.leftover and not volume.has_leftover_bits:
+            # The peer, which has them, does not know yet that we do so, too: before our state.
+            volume.resyncs_leftover_bits = True
+            send_uuids(self._ctx, volume)
         connecting = old.conn < ConnState.CONNECTED <= conn
         volume.consider_resync = False
         only_consistent = told.disk is DiskState.CONSISTENT and conn is ConnState.CONNECTED

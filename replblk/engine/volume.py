@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from replblk.engine.admission import Ranges
 from replblk.model.config import VolumeConfig
-from replblk.model.generation import UuidSet
+from replblk.model.generation import JUST_CREATED, UuidSet, same_generation
 from replblk.model.state import State
 from replblk.model.units import bits_covered, bits_touched
 from replblk.model.vocabulary import DiskState, Role
@@ -71,6 +71,8 @@ class Volume:
         """Our parameters were sent on this connection and the peer's state is not in yet."""
         self.peer_is_connected = False
         """The peer's last P_STATE was said as Connected or further."""
+        self.resyncs_leftover_bits = False
+        """The peer said on this connection that it does so, too."""
         self.consider_resync = False
         self.discard_my_data = False
         self.changes_sent = 0
@@ -133,6 +135,21 @@ class Volume:
     def dirty_bits(self) -> int:
         """Blocks out of sync; 0 without a bitmap."""
         return self.bitmap.count if self.bitmap is not None else 0
+
+    @property
+    def has_leftover_bits(self) -> bool:
+        """Whether good data are marked out of sync although no generation tells why.
+
+        So it is after an online verify that found something, if no Primary was there since.
+        """
+        uuids = self.uuids
+        return (
+            self.dirty_bits > 0
+            and self.state.disk in (DiskState.CONSISTENT, DiskState.UP_TO_DATE)
+            and uuids.bitmap == 0
+            and not same_generation(uuids.current, JUST_CREATED)
+            and not self.crashed_primary
+        )
 
     @property
     def peer_current(self) -> int:

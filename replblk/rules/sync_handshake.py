@@ -13,7 +13,7 @@ Where this is more careful than DRBD 8.4, in ways a DRBD peer can live with:
   same policy, is source already, so discard-my-data must not make this node another one.
 * UUID sets on which the two nodes could not agree are refused instead of making two targets.
 * equal generations with bits set are resynced by bitmap, if the peer is known to decide so too
-  (``peer_is_replblk``); otherwise the bits stay and the log says so.
+  (``peer_resyncs_leftover``); otherwise the bits stay and the log says so.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class HandshakeFacts:
     rr_conflict: Policy = Policy.DISCONNECT
     dry_run: bool = False
     can_demote: bool = False
-    peer_is_replblk: bool = False
+    peer_resyncs_leftover: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ class Decision:
     conn: WFBitMapS, WFBitMapT, Connected, or None for no decision. set_all_bits: durably, first.
     handlers: to be called, in order. log: DRBD's lines. reason: a sentence for the administrator.
     split_brain: there is one, and it is unresolved. demote: become Secondary before anything else.
+    leftover: the resync is for bits that no generation explains.
     """
 
     verdict: Verdict
@@ -77,6 +78,7 @@ class Decision:
     reason: str = ""
     split_brain: bool = False
     demote: bool = False
+    leftover: bool = False
 
 
 _SPLIT: Final = frozenset({Outcome.SPLIT_BRAIN, Outcome.SPLIT_BRAIN_AMBIGUOUS})
@@ -123,6 +125,7 @@ class _Handshake:
         self._handlers: list[str] = []
         self._demote = False
         self._stuck = False
+        self._leftover = False
         f = facts
         self.say(Level.INFO, "drbd_sync_handshake:")
         self.say(Level.INFO, _side_line("self", f.own, f.own_changes, discard=f.own_discard))
@@ -266,7 +269,7 @@ class _Handshake:
         both_primary = own_primary and peer_primary
         if (
             not bits
-            or not f.peer_is_replblk
+            or not f.peer_resyncs_leftover
             or not usable
             or both_primary
             or not equal
@@ -279,6 +282,7 @@ class _Handshake:
             source = bool(f.own_changes)
         else:
             source = not f.resolves_conflicts
+        self._leftover = True
         self.say(
             Level.WARNING,
             f"Equal generations, but {f.own_changes} bits here and {f.peer_changes} bits at the "
@@ -353,6 +357,7 @@ class _Handshake:
             log=tuple(self._log),
             reason=reason,
             demote=self._demote,
+            leftover=self._leftover,
         )
 
 

@@ -48,6 +48,8 @@ UUID_FLAG_DISCARD_MY_DATA = 1
 UUID_FLAG_CRASHED_PRIMARY = 2
 UUID_FLAG_INCONSISTENT = 4
 UUID_FLAG_SKIP_INITIAL_SYNC = 8
+UUID_FLAG_LEFTOVER_BITS = 1 << 63
+"""Not DRBD's, which passes over it: equal generations with bits set are resynced by bitmap."""
 
 DDSF_FORCED = 1
 DDSF_NO_RESYNC = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.kernel.nodes import CONNECTED, check, eventually, pattern, wait, wait_both
+from tests.interop.kernel.nodes import CONNECTED, check, eventually, pattern, stay, wait, wait_both
 from tests.interop.kernel.pair import Pair
 
 sides = pytest.mark.parametrize("side", ["kernel", "replblk"])
@@ -45,12 +45,13 @@ def test_an_older_version_is_agreed_on(pair: Pair, version: int) -> None:
     "offered", [(NEWEST + 1, NEWEST + 9), (70, OLDEST - 1)], ids=["newer", "older"]
 )
 def test_no_version_in_common(pair: Pair, offered: tuple[int, int]) -> None:
-    """No protocol version in common: StandAlone on both, with the same sentence"""
+    """No protocol version in common: the same sentence on both; replblk goes on looking"""
     pair.replblk.versions = offered
     pair.configure()
     pair.create()
     pair.up()
-    wait_both(pair.kernel, pair.replblk, "cs:StandAlone")
+    wait(pair.kernel, "cs:StandAlone")
+    stay(pair.replblk, "cs:(WFConnection|Unconnected)", 1)
     least, most = offered
     sentence = "incompatible DRBD dialects: I support {}-{}, peer supports {}-{}"
     for node, ranges in (

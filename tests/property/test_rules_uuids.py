@@ -135,7 +135,7 @@ def handshakes(draw: st.DrawFn) -> tuple[HandshakeFacts, HandshakeFacts]:
         always_asbp=draw(bools),
         rr_conflict=draw(st.sampled_from([Policy.DISCONNECT, Policy.VIOLENTLY])),
         can_demote=draw(bools),
-        peer_is_replblk=draw(bools),
+        peer_resyncs_leftover=draw(bools),
     )
     zero = own.policies.zero
     peer = replace(

@@ -240,7 +240,7 @@ def test_leftover_bits_are_resynced_with_a_peer_that_does_so_too(
         roles,
         own_changes=changes[0],
         peer_changes=changes[1],
-        peer_is_replblk=True,
+        peer_resyncs_leftover=True,
     )
     here, there = _both(facts)
     assert (here.conn, there.conn) == conns
@@ -254,7 +254,7 @@ def test_leftover_bits_of_two_inconsistent_nodes_stay() -> None:
         own_disk=D.INCONSISTENT,
         peer_disk=D.INCONSISTENT,
         own_changes=5,
-        peer_is_replblk=True,
+        peer_resyncs_leftover=True,
     )
     assert [decision.conn for decision in _both(facts)] == [C.CONNECTED, C.CONNECTED]
 
