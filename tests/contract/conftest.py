@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.rigs import CLOCK_RIGS, DISK_RIGS, LINK_RIGS, ClockRig, DiskRig, LinkRig
+from tests.contract.rigs import (
+    CLOCK_RIGS,
+    DISK_RIGS,
+    HANDLER_RIGS,
+    LINK_RIGS,
+    ClockRig,
+    DiskRig,
+    HandlerRig,
+    LinkRig,
+)
 
 DISK_BYTES = 64 << 20
 _ports = itertools.count(17788)
@@ -23,6 +32,12 @@ def disk_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DiskRig
 @pytest.fixture(params=sorted(LINK_RIGS))
 def link_rig(request: pytest.FixtureRequest) -> Iterator[LinkRig]:
     with LINK_RIGS[request.param](next(_ports)) as rig:
+        yield rig
+
+
+@pytest.fixture(params=sorted(HANDLER_RIGS))
+def handler_rig(request: pytest.FixtureRequest) -> Iterator[HandlerRig]:
+    with HANDLER_RIGS[request.param]() as rig:
         yield rig
 
 

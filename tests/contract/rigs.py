@@ -15,11 +15,13 @@ from typing import Protocol
 import pytest
 import uvloop
 
-from replblk.engine.ports import Clock, Disk, Links, OpenFailed, Ports
+from replblk.engine.ports import Clock, Disk, HandlerCall, Links, OpenFailed, Ports
 from replblk.model.config import Address, Resource, Settings
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.disks import FileDisks
+from replblk.shell.handler_processes import HandlerProcesses
 from replblk.shell.links import TcpLinks
+from replblk.sim.handlers import HandlerEnds
 from replblk.sim.options import Options
 from replblk.sim.setup import build_pair
 from replblk.sim.world import MILLI_NS, SECOND_NS, World
@@ -55,6 +57,15 @@ class ClockRig(Protocol):
     clock: Clock
     recorder: Recorder
 
+    def run_until(self, happened: Callable[[], bool]) -> None: ...
+
+
+class HandlerRig(Protocol):
+    """One machine whose handlers end as the story says."""
+
+    recorder: Recorder
+
+    def call(self, number: int, exit_code: int | None, timeout_s: int) -> None: ...
     def run_until(self, happened: Callable[[], bool]) -> None: ...
 
 
@@ -166,6 +177,24 @@ def shell_clock() -> Iterator[ClockRig]:
     rig.loop.close()
 
 
+class ShellHandlerRig(_Looped):
+    """Child processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorder = Recorder()
+        self._handlers = HandlerProcesses(self.loop, self.recorder.on_handler_done, {})
+
+    def call(self, number: int, exit_code: int | None, timeout_s: int) -> None:
+        """None: it does not end by itself."""
+        command = "sleep 1000" if exit_code is None else f"exit {exit_code}"
+        self._handlers.call(number, HandlerCall("split-brain", command, (), timeout_s))
+
+    def close(self) -> None:
+        self._handlers.close()
+        self.loop.close()
+
+
 class _Simulated:
     """Two simulated machines whose nodes only remember; time passes only while a story waits."""
 
@@ -175,6 +204,7 @@ class _Simulated:
         network = build_pair(self.world, options, _SimulatedNode)
         for machine in network.machines:
             machine.boot()
+        self.machines = network.machines
         self.nodes = tuple(machine.node for machine in network.machines)
 
     def run_until(self, happened: Callable[[], bool]) -> None:
@@ -202,6 +232,20 @@ class SimDiskRig(_Simulated):
 
     def open(self) -> Disk | OpenFailed:
         return self.recorder.ports.disks.open(0)
+
+
+class SimHandlerRig(_Simulated):
+    """The first machine's handlers."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.recorder = self.nodes[0]
+
+    def call(self, number: int, exit_code: int | None, timeout_s: int) -> None:
+        """None: it does not end by itself."""
+        machine, name = self.machines[0], f"handler {number}"
+        machine.handlers[name] = HandlerEnds(exit_code or 0, never=exit_code is None)
+        self.recorder.ports.handlers.call(number, HandlerCall(name, "/x", (), timeout_s))
 
 
 class SimLinkRig(_Simulated):
@@ -244,6 +288,23 @@ def sim_clock() -> Iterator[ClockRig]:
     yield SimClockRig()
 
 
+@contextlib.contextmanager
+def shell_handlers() -> Iterator[HandlerRig]:
+    """Real handlers."""
+    rig = ShellHandlerRig()
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
+@contextlib.contextmanager
+def sim_handlers() -> Iterator[HandlerRig]:
+    """Simulated handlers."""
+    yield SimHandlerRig()
+
+
 DISK_RIGS = {"threads": threads_disk, "ring": ring_disk, "sim": sim_disk}
 LINK_RIGS = {"shell": shell_links, "sim": sim_links}
+HANDLER_RIGS = {"shell": shell_handlers, "sim": sim_handlers}
 CLOCK_RIGS = {"shell": shell_clock, "sim": sim_clock}

@@ -19,6 +19,7 @@ class Recorder:
         self.warnings: list[str] = []
         self.requests: list[ClientRequest] = []
         self.commands: list[Command] = []
+        self.handlers: dict[int, tuple[int, str]] = {}
         self.wakes = 0
         self.steps = 0
 
@@ -47,6 +48,10 @@ class Recorder:
 
     def on_listen_failed(self, why: str) -> None:
         self.listen_failures.append(why)
+
+    def on_handler_done(self, number: int, exit_code: int, trouble: str) -> None:
+        assert number not in self.handlers, f"handler {number} ended twice"
+        self.handlers[number] = (exit_code, trouble)
 
     def on_wake(self) -> None:
         self.wakes += 1
