@@ -128,7 +128,8 @@ class Daemon:
             paths, loop, self._turns.on_disk_done, self._log.info, latencies=self._latencies
         )
         self._clock = MonotonicClock(loop, self._turns.on_wake)
-        self._clients = Clients(self._turns)
+        self._clients = Clients(self._turns, self._turns.wake)
+        self._turns.before_step(self._clients.begin_step)
         # The peer's commit overlaps ours: send first, then write; replies last.
         for port in (self._links, self._disks, self._clients):
             self._turns.after_step(port.end_step)

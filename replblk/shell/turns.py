@@ -88,6 +88,7 @@ class Turns:
         self._loop = loop
         self._on_bug = on_bug
         self._node: SteppedNode | None = None
+        self._begin_step: list[Callable[[], None]] = []
         self._end_step: list[Callable[[], None]] = []
         self._last: list[Callable[[], None]] = []
         self._running = False
@@ -105,6 +106,10 @@ class Turns:
         """The node being driven."""
         assert self._node is not None, "an event before there is a node"
         return self._node
+
+    def before_step(self, begin_step: Callable[[], None]) -> None:
+        """Call *begin_step* before every step: what it still has for the node is part of it."""
+        self._begin_step.append(begin_step)
 
     def after_step(self, end_step: Callable[[], None]) -> None:
         """Call *end_step* after every step, after those added before."""
@@ -181,12 +186,15 @@ class Turns:
         self.wake()
 
     def _run(self) -> None:
-        self._scheduled = False
         if self._stopped or self._node is None:
+            self._scheduled = False
             return
         self._running = True
         began_ns = time.monotonic_ns()
         try:
+            for begin_step in self._begin_step:
+                begin_step()
+            self._scheduled = False
             self._node.step()
             for end_step in self._end_step:
                 end_step()
