@@ -9,6 +9,7 @@ mirror's repair.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -190,13 +191,15 @@ def main() -> int:
         return 1
     bench = Bench(args)
     print(machine(), flush=True)
+    load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="replblk-bench-", dir=args.dir) as name:
         bench.on_disk(Path(name))
     with tempfile.TemporaryDirectory(prefix="replblk-bench-", dir=args.tmpfs) as name:
         bench.on_tmpfs(Path(name))
     lines = [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}; {args.rounds} rounds of "
-        f"{args.seconds:g} s, device {args.size} MiB.",
+        f"{args.seconds:g} s, device {args.size} MiB. Load average before {load_before:.1f}, after "
+        f"{os.getloadavg()[0]:.1f} (the bench's own is 2 to 3; more means that others worked, too).",
         *("", *goals_table(bench.rows())),
         *("", *detail_table(bench.found)),
         *("", *bench.others),
