@@ -199,8 +199,8 @@ def main() -> int:
     lines = [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}; {args.rounds} rounds of "
         f"{args.seconds:g} s, device {args.size} MiB.",
-        f"Load average before {load_before:.1f}, after {os.getloadavg()[0]:.1f}; the bench's own is "
-        "2 to 3, more means that others were at work.",
+        f"Load average before {load_before:.1f}, after {os.getloadavg()[0]:.1f}; of the bench "
+        "alone it is 2 to 3, more means that others were at work.",
         *("", *goals_table(bench.rows())),
         *("", *detail_table(bench.found)),
         *("", *bench.others),
