@@ -146,6 +146,15 @@ class Client:
         """Drop the connection; ``disc`` or ``abort`` first is the polite way. Idempotent."""
         self._link.close()
 
+    def hand_over(self) -> socket.socket:
+        """The connected socket, for somebody else to use from here on; not one of TLS."""
+        if self._link.unused or self.in_flight:
+            raise NbdError("the connection is in the middle of something")
+        stream = self._link.stream
+        if not isinstance(stream, socket.socket):
+            raise NbdError("a connection through TLS can't be handed over")
+        return stream
+
     # --- haggling ---
 
     def list(self) -> Names:

@@ -80,7 +80,7 @@ class Link:
     """Buffers around a stream. ``received`` from ``at`` on is what nobody has used yet."""
 
     def __init__(self, stream: Stream, timeout_s: float) -> None:
-        self._stream = stream
+        self.stream = stream
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self._number = stream.fileno()
         self._poller = select.poll()
@@ -99,11 +99,11 @@ class Link:
     def replace_stream(self, stream: Stream) -> None:
         """Go on over another stream of the same socket; nothing may be under way."""
         assert not self._out and not self.unused, "bytes in clear beside TLS"
-        self._stream = stream
+        self.stream = stream
 
     def close(self) -> None:
         """Drop the connection."""
-        self._stream.close()
+        self.stream.close()
 
     def put(self, piece: Buffer) -> None:
         """Gather bytes to send; they must not change until the next exchange has ended."""
@@ -149,7 +149,7 @@ class Link:
 
     def _receive_some(self) -> None:
         try:
-            count = self._stream.recv_into(self._buffer)
+            count = self.stream.recv_into(self._buffer)
         except BlockingIOError:  # of TLS: what came is no whole record yet
             return
         if not count:
@@ -158,7 +158,7 @@ class Link:
 
     def _send_some(self, views: list[memoryview]) -> None:
         try:
-            sent = self._stream.sendmsg(views[:PIECES_MAX])
+            sent = self.stream.sendmsg(views[:PIECES_MAX])
         except BlockingIOError:
             return
         while views and sent >= len(views[0]):

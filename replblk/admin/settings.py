@@ -152,6 +152,12 @@ SETTINGS: tuple[Setting, ...] = (
         _directory,
     ),
     Setting(
+        *("nbd_device", "`no`, `nbd` or `fuse`", "`no`"),
+        "what `primary` makes of a volume on this machine: a block device by the kernel's NBD "
+        "client, or by nbdfuse and a loop; `secondary` and `down` end it. Needs root",
+        _one_of("no", "nbd", "fuse"),
+    ),
+    Setting(
         *("resume_primary", "`true` or `false`", "`false`"),
         "a daemon that ends while Primary, other than by `down`, makes the next one Primary again "
         "as soon as the connected peer agrees; clients wait for it. Not beside a cluster manager",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from replblk.admin.messages import OptionValue
+from replblk.cli.device_commands import attach_as_set, detach_before
 from replblk.cli.options import force_option, resource_command
 from replblk.cli.session import EXIT_USAGE, Session, complain, named, prefixed
 from replblk.model.config import Resource
@@ -114,6 +115,8 @@ def down(session: Session, names: tuple[str, ...], force: bool) -> int:
 
     if session.dry_run:
         return session.command(names, "down", {"force": force}, whole=True)
+    if (status := detach_before(session, names)) and not force:
+        return status
 
     def one(resource: Resource, volume: int | None) -> int:
         try:
@@ -137,13 +140,14 @@ def down(session: Session, names: tuple[str, ...], force: bool) -> int:
 )
 def primary(session: Session, names: tuple[str, ...], force: bool) -> int:
     """Make this node Primary for RES: the device is then served over NBD."""
-    return session.command(names, "primary", {"force": force})
+    status = session.command(names, "primary", {"force": force})
+    return status or attach_as_set(session, names)
 
 
 @resource_command("secondary")
 def secondary(session: Session, names: tuple[str, ...]) -> int:
     """Make this node Secondary for RES; refused while a client has the device open."""
-    return session.command(names, "secondary")
+    return detach_before(session, names) or session.command(names, "secondary")
 
 
 @resource_command("connect")

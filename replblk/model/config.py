@@ -166,5 +166,6 @@ class Settings:
     nbd_tls_certificates: str = ""
     nbd_tls_verify_peer: bool = False
     nbd_tls_psk_file: str = ""
+    nbd_device: str = "no"  # no, nbd, fuse
     resume_primary: bool = False
     log_level: str = "info"

@@ -32,6 +32,7 @@ nbd_tls = "require"
 nbd_tls_certificates = "/etc/pki"
 nbd_tls_verify_peer = true
 nbd_tls_psk_file = "/etc/keys"
+nbd_device = "nbd"
 resume_primary = true
 log_level = "debug"
 """
@@ -49,6 +50,7 @@ log_level = "debug"
         nbd_tls_certificates="/etc/pki",
         nbd_tls_verify_peer=True,
         nbd_tls_psk_file="/etc/keys",
+        nbd_device="nbd",
         resume_primary=True,
         log_level="debug",
     )

@@ -285,7 +285,7 @@ def test_a_reset_with_replies_on_the_way_disturbs_nobody(server: Served) -> None
         for _ in range(5):
             with Client.connect(("127.0.0.1", server.port)) as client:
                 client.open("disk")
-                sock = client._link._stream
+                sock = client._link.stream
                 assert isinstance(sock, socket.socket)
                 sock.setblocking(True)
                 sock.sendall(request(Command.READ, 0, 1 << 20) * 200)

@@ -1,0 +1,186 @@
+"""A volume as a block device of this machine: the kernel's /dev/nbdX, or a file of FUSE in a loop.
+
+Both are made of the daemon's own NBD socket by a helper that lives on beside it: ``python -m
+nbd.attach`` (which connects again when the daemon was restarted), or nbdfuse (which can't). What
+was made is noted in the run directory. Links: the ``device`` of the configuration, and
+/dev/drbd/by-res/RES/VOL. Raises AdminError. Needs root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from nbd.sysfs import LinkExistsError, index_of, make_link, remove_link, used_by
+from replblk.model.config import Resource
+from replblk.model.errors import AdminError
+from replblk.shell.run_files import RunFiles, has_ended
+
+EXIT_IN_USE, EXIT_FAILED = 11, 20
+READY_S = 90.0
+"""How long a helper may take: its server may be about to become Primary."""
+ENDED_S = 30.0
+POLL_S = 0.05
+
+
+class BlockDevice:
+    """One volume of one resource on this machine."""
+
+    def __init__(self, resource: Resource, number: int, files: RunFiles) -> None:
+        self._name = f"{resource.name}/{number}"
+        self._identifier = f"replblk:{self._name}"
+        self._uri = f"nbd+unix:///{number}?socket={quote(str(files.nbd))}"
+        self._links = [
+            Path(resource.volume(number).device),
+            Path("/dev/drbd/by-res") / resource.name / str(number),
+        ]
+        self._nbd_pid = files.folder / f"nbd-{number}.pid"
+        self._fuse_pid = files.folder / f"fuse-{number}.pid"
+        self._log = files.folder / f"device-{number}.log"
+        self._mount = files.folder / f"fuse-{number}"
+        self._loop = files.folder / f"fuse-{number}.loop"
+
+    # -- the kernel's NBD ---------------------------------------------------------------------
+
+    def attach_nbd(self) -> str:
+        """Make the device; its path."""
+        self._check_none()
+        links = [word for link in self._links for word in ("--link", str(link))]
+        own = (sys.executable, "-P", "-m", "nbd.attach")
+        self._spawn(self._nbd_pid, [*own, self._uri, "--identifier", self._identifier, *links])
+        deadline_s = time.monotonic() + READY_S
+        while time.monotonic() < deadline_s:
+            said = self._log.read_text(errors="replace")
+            if said.startswith("/dev/nbd") and said.endswith("\n"):
+                return said.split()[0]
+            if _ended(self._nbd_pid):
+                self._nbd_pid.unlink(missing_ok=True)
+                raise AdminError(f"{self._name}: {self._advised(said)}", EXIT_FAILED)
+            time.sleep(POLL_S)
+        self._end(self._nbd_pid, signal.SIGKILL)
+        raise AdminError(f"{self._name}: no device after {READY_S:g} s, see {self._log}", 20)
+
+    def detach_nbd(self) -> bool:
+        """End the device; False if there is none."""
+        if not self._nbd_pid.exists():
+            return False
+        index = index_of(self._identifier)
+        if index is not None:
+            self._check_unused(f"nbd{index}")
+        self._end(self._nbd_pid, signal.SIGTERM)
+        return True
+
+    # -- FUSE and a loop device ---------------------------------------------------------------
+
+    def attach_fuse(self) -> str:
+        """Make the device; its path. nbdfuse shows a file, and a loop device makes it a disk."""
+        self._check_none()
+        for program, package in (("nbdfuse", "libnbd-bin"), ("losetup", "mount")):
+            if shutil.which(program) is None:
+                raise AdminError(f"{self._name}: needs {program} (Debian: {package})", EXIT_FAILED)
+        self._mount.mkdir(exist_ok=True)
+        self._spawn(self._fuse_pid, ["nbdfuse", str(self._mount / "nbd"), self._uri])
+        try:
+            self._await_file()
+            path = self._run("losetup", "--find", "--show", str(self._mount / "nbd")).strip()
+            self._loop.write_text(path)
+            for link in self._links:
+                make_link(link, path)
+        except (AdminError, LinkExistsError) as error:
+            self._tear_down_fuse()
+            raise AdminError(f"{self._name}: {error}", EXIT_FAILED) from error
+        return path
+
+    def detach_fuse(self) -> bool:
+        """End the device; False if there is none."""
+        if not self._mount.exists():
+            return False
+        if self._loop.exists():
+            self._check_unused(Path(self._loop.read_text()).name)
+        self._tear_down_fuse()
+        return True
+
+    def _tear_down_fuse(self) -> None:
+        """Whatever there is of it, in the reverse order."""
+        if self._loop.exists():
+            path = self._loop.read_text()
+            for link in self._links:
+                remove_link(link, path)
+            self._run("losetup", "--detach", path)
+            self._loop.unlink()
+        if os.path.ismount(self._mount):
+            self._run("umount", str(self._mount))
+        self._end(self._fuse_pid, signal.SIGTERM)
+        self._mount.rmdir()
+
+    def _await_file(self) -> None:
+        deadline_s = time.monotonic() + READY_S
+        while not os.path.ismount(self._mount):
+            if _ended(self._fuse_pid) or time.monotonic() > deadline_s:
+                raise AdminError(self._log.read_text(errors="replace").strip(), EXIT_FAILED)
+            time.sleep(POLL_S)
+
+    # -- both ---------------------------------------------------------------------------------
+
+    def _check_none(self) -> None:
+        index = index_of(self._identifier)
+        if not _ended(self._nbd_pid) or not _ended(self._fuse_pid):
+            what = f"/dev/nbd{index}" if index is not None else "a block device"
+            raise AdminError(f"{self._name}: is {what} already", EXIT_FAILED)
+        if self._mount.exists():
+            self._tear_down_fuse()  # its nbdfuse was killed
+
+    def _check_unused(self, name: str) -> None:
+        users = used_by(name)
+        if users:
+            raise AdminError(f"{self._name}: /dev/{name} is in use: {users}", EXIT_IN_USE)
+
+    def _spawn(self, pid_file: Path, command: Sequence[str]) -> None:
+        with self._log.open("wb") as log:
+            helper = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        pid_file.write_text(f"{helper.pid}\n")
+        helper.returncode = 0  # it lives on without us
+
+    def _end(self, pid_file: Path, number: signal.Signals) -> None:
+        if not pid_file.exists():
+            return
+        deadline_s = time.monotonic() + ENDED_S
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid_file.read_text()), number)
+        while not _ended(pid_file):
+            if time.monotonic() > deadline_s:
+                said = self._log.read_text(errors="replace").strip().splitlines()
+                raise AdminError(f"{self._name}: its helper does not end: {said[-1:]}", EXIT_FAILED)
+            time.sleep(POLL_S)
+        pid_file.unlink()
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise AdminError(f"{command[0]}: {done.stderr.strip()}", EXIT_FAILED)
+        return done.stdout
+
+    def _advised(self, said: str) -> str:
+        text = said.strip().removeprefix("python -m nbd.attach: ") or f"see {self._log}"
+        if "no NBD devices" in text:
+            text += f"; or 'replblk attach-fuse {self._name}'"
+        return text
+
+
+def _ended(pid_file: Path) -> bool:
+    """Whether the helper of that file is gone; there may never have been one."""
+    return not pid_file.exists() or has_ended(pid_file.read_text().strip())
