@@ -9,6 +9,7 @@
 * ``server``        sockets, on asyncio's loop or uvloop's; ``connection``: one client of it
 * ``tls``           certificates and keys for servers and clients that speak TLS
 * ``activation``    the sockets systemd has opened; ``socket_files`` those it has not
+* ``attach``        an export as the kernel's /dev/nbdX, over ``netlink`` and ``sysfs``
 * ``address``       NBD URIs and listeners' addresses
 * ``memory``        disks in memory: for tests, and for ``python -m nbd``
 * ``client``        a small blocking client, over ``link`` (bytes), ``tls_stream`` and ``replies``
