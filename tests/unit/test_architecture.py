@@ -55,6 +55,7 @@ ONE_PLACE = {
     "prometheus_client": ("replblk/shell/metrics",),
     "bitarray": ("replblk/meta/", "replblk/wire/bitmap_code.py", "replblk/engine/resync_bitmap.py"),
     "click": ("replblk/cli/",),
+    "pyroute2": ("nbd/netlink.py",),
 }
 ENTRY_POINTS = {
     "replblk.cli.main",  # pyproject.toml: the command replblk
@@ -62,6 +63,7 @@ ENTRY_POINTS = {
     "replblk.sim.__main__",
     "replblk.admin.options_page",  # make docs
     "nbd.__main__",
+    "nbd.attach",  # how replblk/shell/block_devices.py starts it
     "nbd.dial",  # for users of the package: what an NBD URI names
 }
 LINES_MAX = 500
