@@ -83,3 +83,17 @@ def test_the_page_tells_the_limits_of_the_code() -> None:
     assert f"| options of a connection | {OPTIONS_MAX} |" in text
     assert f"| queries of an option | {QUERIES_MAX} |" in text
     assert f"{REQUESTS_MAX} requests, 64 MiB" in text
+
+
+def test_every_test_that_keeps_a_must_exists() -> None:
+    """docs/nbd-musts.md: each demand of the protocol names the tests that keep it."""
+    text = PAGE.with_name("nbd-musts.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "kept by" not in line]
+    named = [(row, re.findall(r"`(test_\w+)`", row)) for row in rows if not row.startswith("|--")]
+    assert len(named) > 40
+    written = set()
+    for path in PAGE.parents[1].glob("tests/**/test_*.py"):
+        written |= set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M))
+    for row, tests in named:
+        assert tests, f"no test keeps this: {row}"
+        assert not set(tests) - written, f"there is no such test: {row}"
