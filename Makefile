@@ -10,6 +10,8 @@ COUNT ?= 10000
 PROFILE ?= all
 REQUIRE ?=
 MUTANTS ?=
+ROUNDS ?= 300
+EVERY ?= 1
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TESTS ?= tests
 DEMO_FILE ?=
@@ -28,11 +30,11 @@ FIND_PYTHON = for python in $(PYTHONS); do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop fmt lint type check sim soak mutants fuzz bench docs clean
+.PHONY: help setup demo test interop fmt lint type check sim soak soak-kill crash-states kill-points mutants fuzz bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
-	while IFS='	' read -r target text; do printf '  make %-9s %s\n' "$$target" "$$text"; done
+	while IFS='	' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
 
 setup: $(VENV)/installed ## make .venv with .venv/bin/replblk in it
 
@@ -89,6 +91,15 @@ soak: setup ## many simulated runs: make soak COUNT=10000 SEED=1 (REQUIRE=1: see
 
 fuzz: $(VENV)/installed-test ## spoiled bytes to every decoder: make fuzz COUNT=1000000 SEED=1
 	@$(PY) -m tests.fuzz.run --count $(COUNT) --seed $(SEED)
+
+soak-kill: $(VENV)/installed-test ## SIGKILL both daemons under a verifying writer: ROUNDS=300
+	@$(PY) -m tests.processes.kill_rounds --rounds $(ROUNDS) --seed $(SEED)
+
+crash-states: $(VENV)/installed-test ## power cuts out of a recorded story of two daemons: COUNT=5000
+	@$(PY) -m tests.processes.crash_states --count $(COUNT) --seed $(SEED)
+
+kill-points: $(VENV)/installed-test ## SIGKILL at every disk system call, by strace: EVERY=1
+	@$(PY) -m tests.processes.kill_points --every $(EVERY)
 
 mutants: $(VENV)/installed-test ## plant every known bug: the checkers must find each (some minutes)
 	@$(PY) -m tests.mutants.run $(MUTANTS)

@@ -28,7 +28,6 @@ from replblk.meta.al_transaction import (
     trimmed,
 )
 
-AL_EXTENTS_MIN = 67
 AL_EXTENTS_MAX = 65534
 _BLOCKS_CLAMPED = 72
 """Up to so many ring blocks the context bounds the slots, above it AL_EXTENTS_MAX does."""
@@ -37,10 +36,12 @@ _BLOCKS_CLAMPED = 72
 def clamp_extents(configured: int, al_blocks: int) -> int:
     """The number of slots a node uses for a configured al-extents.
 
-    The ring but one block must hold the context of all slots, or a replay could miss some.
+    The ring but one block must hold the context of all slots, or a replay could miss some. The
+    least that DRBD allows (67) is the configuration's affair: the simulator takes fewer, so that
+    extents are evicted.
     """
     most = (al_blocks - 1) * CONTEXT_SLOTS if al_blocks <= _BLOCKS_CLAMPED else AL_EXTENTS_MAX
-    return max(AL_EXTENTS_MIN, min(configured, most, AL_EXTENTS_MAX))
+    return max(1, min(configured, most, AL_EXTENTS_MAX))
 
 
 @dataclass(frozen=True, slots=True)

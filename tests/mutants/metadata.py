@@ -23,6 +23,7 @@ METADATA = (
             "self._ctx.io.write(self._volume, offset, transaction.encode(), done)",
             "self._ctx.defer(lambda: done(0, None))",
         ),
+        seed=3,
     ),
     mutant(
         "al-not-flushed",
@@ -43,6 +44,8 @@ METADATA = (
             "meta.write_al(change.transaction, self._committed)",
             "meta.write_al(change.transaction, lambda _: None); self._committed(True)",
         ),
+        seed=2,
+        profile="harsh",
     ),
     mutant(
         "evicted-without-its-bits",
@@ -53,6 +56,8 @@ METADATA = (
             "    meta.write_bitmap(self._write_log, only=pages)",
             "    self._write_log(True)",
         ),
+        seed=13,
+        profile="harsh",
     ),
     mutant(
         "data-not-settled",
@@ -89,6 +94,7 @@ METADATA = (
             "slots.update(found.updates)",
             "slots.update((e, s) for s, e in found.updates)",
         ),
+        seed=3,
     ),
     mutant(
         "al-not-applied",
@@ -99,6 +105,7 @@ METADATA = (
             "crashed = MdFlag.PRIMARY_IND in flags and self._replay is not None",
             "crashed = False",
         ),
+        seed=3,
     ),
     mutant(
         "al-cleared-before-its-bits",
@@ -119,6 +126,7 @@ METADATA = (
             "bool(flags & (MdFlag.CRASHED_PRIMARY | MdFlag.PRIMARY_IND))",
             "bool(flags & MdFlag.CRASHED_PRIMARY)",
         ),
+        seed=3,
     ),
     mutant(
         "full-sync-flag-ignored",
@@ -139,6 +147,8 @@ METADATA = (
             "self._ctx.io.flush(volume, self._flushed)",
             "self._ctx.defer(lambda: self._flushed(0, None))",
         ),
+        seed=47,
+        profile="harsh",
     ),
     mutant(
         "wrong-disk-attached",
@@ -154,6 +164,7 @@ METADATA = (
         "two-superblock-writes",
         "two writes of the superblock are under way at once",
         Edit(STORE, "sync", "if not self._writing:", "if True:"),
+        seed=1,
     ),
     mutant(
         "superblock-told-too-early",
@@ -165,6 +176,7 @@ METADATA = (
             "waiting, wishes = wishes, []\n    for told in waiting:\n        told(True)\n"
             "    self._ctx.io.write(self._volume, layout.md_offset_bytes, block, done)",
         ),
+        seed=4,
     ),
     mutant(
         "superblock-not-flushed",
@@ -175,11 +187,13 @@ METADATA = (
             "layout.md_offset_bytes, block, done)",
             "layout.md_offset_bytes, block, done, durable=False)",
         ),
+        seed=1,
     ),
     mutant(
         "warning-taken-back-too-early",
         "the superblock takes a warning back before the bitmap is on disk",
         Edit(STORE, "_write_superblock", "if self._takes_back_a_warning(wanted):", "if False:"),
+        seed=12027,
     ),
     mutant(
         "bitmap-not-written",
@@ -190,6 +204,7 @@ METADATA = (
             "pages = bitmap.dirty_pages()",
             "pages = []",
         ),
+        seed=3,
     ),
     mutant(
         "bitmap-not-flushed",
@@ -200,6 +215,7 @@ METADATA = (
             "count: done(first, count, errno),  # ",
             "count: done(first, count, errno), durable=False,  # ",
         ),
+        seed=3,
     ),
     mutant(
         "bitmap-change-while-writing-lost",
@@ -215,6 +231,8 @@ METADATA = (
         "failed-metadata-write-ignored",
         "an error of a metadata write has no consequences",
         Edit(STORE, "_die", "if not self.dead:", "if False:"),
+        seed=2,
+        profile="harsh",
     ),
     mutant(
         "more-cleared-than-copied",
@@ -225,6 +243,8 @@ METADATA = (
             "first = ",
             "return bits_touched(sector, size_bytes)\n    first = ",
         ),
+        seed=21,
+        profile="harsh",
     ),
     mutant(
         "flag-inverted",
@@ -255,5 +275,6 @@ METADATA = (
             "code = vli_code(end - position)",
             "code = vli_code(end - position - (end - position > 64))",
         ),
+        seed=2,
     ),
 )

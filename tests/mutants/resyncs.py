@@ -22,6 +22,8 @@ RESYNCS = (
             "payload = block_request(sector, ID_SYNCER, size)",
             "payload = block_request(sector, ID_SYNCER, size); volume.mark_in_sync(sector, size)",
         ),
+        masked_by="the source keeps its bit until the target has the block",
+        both="both-clear-early",
     ),
     mutant(
         "source-clears-when-it-sends",
@@ -32,6 +34,8 @@ RESYNCS = (
             "peer = self._ctx.peer",
             "peer = self._ctx.peer; volume.mark_in_sync(request.sector, request.blksize)",
         ),
+        masked_by="the target keeps its bit until it has the block",
+        both="both-clear-early",
     ),
     mutant(
         "target-acks-before-flush",
@@ -42,6 +46,8 @@ RESYNCS = (
             "self._ctx.io.write(volume, offset, data, done, durable=True)",
             "self._ctx.io.write(volume, offset, data, done, durable=False)",
         ),
+        seed=9,
+        profile="harsh",
     ),
     mutant(
         "failed-block-acknowledged",
@@ -68,13 +74,29 @@ RESYNCS = (
     mutant(
         "target-ends-early-twice",
         "the target ends the resync although blocks are missing, and does not look again",
+        Edit(TARGET, "_ask", "if target.quiet and self._next_run", "if self._next_run"),
+        Edit(TARGET, "_end_of_pass", "if volume.dirty_bits > failed:", "if False:"),
+        Edit(TARGET, "_finish", "if volume.dirty_bits > failed:", "if False:"),
+        profile="harsh",
+        seed=1,
+    ),
+    mutant(
+        "both-clear-early",
+        "source and target clear a bit when the block is asked for",
         Edit(
             TARGET,
-            "_end_of_pass",
-            "if volume.dirty_bits > failed:",
-            "if volume.dirty_bits > failed + 1:",
+            "_request",
+            "payload = block_request(sector, ID_SYNCER, size)",
+            "payload = block_request(sector, ID_SYNCER, size); volume.mark_in_sync(sector, size)",
         ),
-        Edit(TARGET, "_finish", "if volume.dirty_bits > failed:", "if False:"),
+        Edit(
+            SOURCE,
+            "_send",
+            "peer = self._ctx.peer",
+            "peer = self._ctx.peer; volume.mark_in_sync(request.sector, request.blksize)",
+        ),
+        profile="harsh",
+        seed=9,
     ),
     mutant(
         "resync-overwrites-a-write",
@@ -105,6 +127,7 @@ RESYNCS = (
             "volume.ranges.lock(sector, size, go, exclusive=False)",
             "volume.ranges.lock(1 << 40, size, go, exclusive=False)",
         ),
+        seed=20,
     ),
     mutant(
         "source-forgets-acks-of-writes",
@@ -130,6 +153,7 @@ RESYNCS = (
             "volume.bitmap.merge(received)",
             "volume.state.conn is ConnState.WF_BITMAP_S and volume.bitmap.merge(received)",
         ),
+        seed=1,
     ),
     mutant(
         "target-not-durable",
@@ -140,6 +164,7 @@ RESYNCS = (
             "    meta.write_bitmap(bitmap_durable)",
             "    meta.write_bitmap(bitmap_durable); durable(True)",
         ),
+        seed=11,
     ),
     mutant(
         "source-not-durable",
@@ -150,6 +175,7 @@ RESYNCS = (
             "    meta.write_bitmap(bitmap_durable)",
             "    meta.write_bitmap(bitmap_durable); durable(True)",
         ),
+        seed=3,
     ),
     mutant(
         "no-full-sync",
@@ -187,6 +213,7 @@ RESYNCS = (
             "disk_min, disk_max, pdsk_min, pdsk_max = LIMITS[state.conn]\n"
             "    if state.conn is ConnState.SYNC_TARGET: disk_min = disk_max = _D.UP_TO_DATE",
         ),
+        seed=1,
     ),
     mutant(
         "aborted-target-upgraded",
@@ -227,6 +254,7 @@ RESYNCS = (
             "(a | 1) == (b | 1)",
             "a == b",
         ),
+        seed=1,
     ),
     mutant(
         "crashed-primary-is-target",
@@ -247,6 +275,7 @@ RESYNCS = (
             "if not own.crashed_primary and not peer.crashed_primary:",
             "if True:",
         ),
+        seed=3,
     ),
     mutant(
         "lost-end-forgotten",
@@ -278,6 +307,7 @@ RESYNCS = (
             "return verdict(90, Outcome.SOURCE_BITMAP if resolves_conflicts else "
             "Outcome.TARGET_BITMAP)",
         ),
+        seed=4,
     ),
     mutant(
         "promotion-not-durable",
@@ -288,6 +318,7 @@ RESYNCS = (
             "    volume.meta.sync(durable)",
             "    volume.meta.sync(); durable(True)",
         ),
+        seed=11,
     ),
     mutant(
         "promotion-begins-no-generation",
@@ -298,6 +329,7 @@ RESYNCS = (
             "return Rotation.NEW_CURRENT\n    branches",
             "return Rotation.KEEP\n    branches",
         ),
+        seed=4,
     ),
     mutant(
         "demotion-does-not-wait",
@@ -308,6 +340,8 @@ RESYNCS = (
             "if self._writes.idle(volume):",
             "if not volume.app_pending:",
         ),
+        masked_by="durability disk: an acknowledgement means flushed",
+        both="demotion-does-not-wait-kernel",
     ),
     mutant(
         "demotion-does-not-wait-kernel",
@@ -329,6 +363,7 @@ RESYNCS = (
             "if rule.bars(state, facts):",
             "if rule.code != Code.NO_UP_TO_DATE_DISK and rule.bars(state, facts):",
         ),
+        seed=9,
     ),
     mutant(
         "two-primaries",

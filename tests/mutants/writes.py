@@ -28,6 +28,7 @@ WRITES = (
             "write.volume.mark_out_of_sync(write.sector, write.size)",
             "pass",
         ),
+        seed=48,
     ),
     mutant(
         "log-dropped-at-write-ack",
@@ -38,6 +39,8 @@ WRITES = (
             "for write in epoch.writes]",
             "for write in epoch.writes if not write.net]",
         ),
+        masked_by="durability disk: an acknowledgement means flushed",
+        both="log-dropped-at-write-ack-kernel",
     ),
     mutant(
         "ack-before-the-peer",
@@ -48,6 +51,7 @@ WRITES = (
             "not (write.enough and good_here)",
             "not good_here",
         ),
+        seed=1,
     ),
     mutant(
         "ack-before-the-local-disk",
@@ -58,6 +62,7 @@ WRITES = (
             "if write.local == PENDING or write.completed:",
             "if write.completed or (write.local == PENDING and write.net == PENDING):",
         ),
+        seed=1,
     ),
     mutant(
         "nack-taken-as-ack",
@@ -68,11 +73,14 @@ WRITES = (
             "cmd is not Cmd.P_NEG_ACK)\n    return True",
             "True)\n    return True",
         ),
+        seed=38,
+        profile="harsh",
     ),
     mutant(
         "any-part-acked-is-success",
         "a write that failed on both disks is acknowledged",
         Edit(ORIGIN, "_maybe_complete", "0 if good_here or good_there else errnos.EIO", "0"),
+        seed=83,
     ),
     mutant(
         "inconsistent-copy-counts",
@@ -103,16 +111,19 @@ WRITES = (
             "newly = volume.mark_out_of_sync(write.sector, write.size)",
             "newly = 0",
         ),
+        seed=1,
     ),
     mutant(
         "local-disk-not-flushed",
         "the local disk has not flushed a write when it is acknowledged",
         Edit(ORIGIN, "_write_local", "self._ctx.persist or write.fua", "False"),
+        seed=19,
     ),
     mutant(
         "peer-not-flushed",
         "the peer acknowledges a write that its disk has not flushed",
         Edit(PEER, "_store", "self._ctx.persist or bool(write.flags & DP_FUA)", "False"),
+        seed=32,
     ),
     mutant(
         "al-left-at-the-write-ack",
@@ -128,11 +139,13 @@ WRITES = (
         "no-range-lock-for-writes",
         "overlapping writes of clients do not wait for each other",
         Edit(ORIGIN, "_admit", "write.sector, write.size,", "1 << 40, write.size,"),
+        seed=2,
     ),
     mutant(
         "no-range-lock-at-the-peer",
         "overlapping writes of the peer go to the disk in any order",
         Edit(PEER, "_admit", "write.sector, write.size,", "1 << 40, write.size,"),
+        seed=44,
     ),
     mutant(
         "old-session-acknowledged",
@@ -183,6 +196,7 @@ WRITES = (
             "if rotation is Rotation.KEEP or volume.meta is None:",
             "if True:",
         ),
+        seed=1,
     ),
     mutant(
         "generation-not-durable",
@@ -193,6 +207,7 @@ WRITES = (
             "volume.meta.sync(durable)",
             "volume.meta.sync(); durable(True)",
         ),
+        seed=1,
     ),
     mutant(
         "peer-generation-not-awaited",
@@ -203,11 +218,13 @@ WRITES = (
             "new.role is Role.PRIMARY",
             "False",
         ),
+        seed=20237,
     ),
     mutant(
         "generation-begun-for-nothing",
         "a peer that serves a diskless Primary begins a generation before the first write",
         Edit(follow.FollowUps, "_rotate", "if serving_diskless and", "if False and"),
+        seed=44,
     ),
     mutant(
         "stale-block-read",
@@ -238,6 +255,7 @@ WRITES = (
             "if volume.state.disk > DiskState.FAILED:",
             "if False:",
         ),
+        seed=2,
     ),
     mutant(
         "writes-before-the-resync",
@@ -248,7 +266,8 @@ WRITES = (
             "state.conn in _BEFORE_RESYNC",
             "state.conn in (ConnState.WF_BITMAP_T, ConnState.WF_SYNC_UUID)",
         ),
-        profile="wide",
+        seed=7,
+        profile="storm",
     ),
     mutant(
         "flush-does-not-wait-for-the-peer",

@@ -91,11 +91,13 @@ class Site:
                     os.kill(pid, 9)
 
 
-def until(happened: Callable[[], bool]) -> None:
-    """Wait for something outside this process."""
-    deadline_s = time.monotonic() + LIMIT_S
+def until(
+    happened: Callable[[], bool], story: Callable[[], str] = str, limit_s: float = LIMIT_S
+) -> None:
+    """Wait for something outside this process; *story* tells what went on if it never happens."""
+    deadline_s = time.monotonic() + limit_s
     while not happened():
-        assert time.monotonic() < deadline_s, "it did not happen in time"
+        assert time.monotonic() < deadline_s, f"it did not happen in time {story()}"
         time.sleep(0.02)
 
 

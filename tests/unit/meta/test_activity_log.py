@@ -194,7 +194,14 @@ def test_after_clear_all_begins_anew() -> None:
 
 @pytest.mark.parametrize(
     ("configured", "al_blocks", "used"),
-    [(5, 8, 67), (100000, 8, 6433), (1237, 8, 1237), (100000, 72, 65249), (100000, 73, 65534)],
+    [
+        (5, 8, 5),
+        (0, 8, 1),
+        (100000, 8, 6433),
+        (1237, 8, 1237),
+        (100000, 72, 65249),
+        (100000, 73, 65534),
+    ],
 )
 def test_al_extents_are_clamped_as_a_node_clamps_them(
     configured: int, al_blocks: int, used: int

@@ -1,0 +1,48 @@
+"""A part of ``make mutants`` in every run of the tests: those that few seeds bring down."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.mutants.planting import Edit, StaleEditError, planted
+from tests.mutants.run import MUTANTS, first_killer
+from tests.mutants.table import Mutant
+
+QUICK = [m for m in MUTANTS if 0 < m.seed <= 4 and m.profile == "mixed"]
+"""Caught within four seeds when the table was made."""
+
+
+@pytest.mark.parametrize("mutant", QUICK, ids=[m.name for m in QUICK])
+def test_a_seeded_bug_is_found(mutant: Mutant) -> None:
+    seed, how = first_killer(mutant, range(1, 4 * mutant.seed + 9))
+    assert seed, f"{mutant.name} survives: {mutant.breaks}"
+    assert how
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[m.name for m in MUTANTS])
+def test_every_row_fits_the_program_as_it_is(mutant: Mutant) -> None:
+    for edit in mutant.edits:
+        assert edit.broken is not edit.function.__code__
+    reasons = bool(mutant.seed) + bool(mutant.masked_by) + bool(mutant.not_caught)
+    assert reasons == 1, "a seed, or a second mechanism, or what was tried"
+
+
+def test_the_table_is_large_enough_and_names_are_unique() -> None:
+    names = [m.name for m in MUTANTS]
+    assert len(set(names)) == len(names)
+    assert sum(m.seed > 0 for m in MUTANTS) >= 40
+    assert len(QUICK) >= 10
+    for mutant in MUTANTS:
+        if mutant.masked_by:
+            assert mutant.both in names, f"{mutant.name}: which row switches both off?"
+
+
+def test_a_planted_bug_is_gone_afterwards_and_a_stale_row_is_an_error() -> None:
+    mutant = next(m for m in MUTANTS if m.name == "low-bit-compared")
+    (edit,) = mutant.edits
+    before = edit.function.__code__
+    with planted(mutant.edits):
+        assert edit.function.__code__ is not before
+    assert edit.function.__code__ is before
+    with pytest.raises(StaleEditError, match="adapt the table"):
+        _ = Edit(edit.owner, edit.name, "no such passage", "").broken

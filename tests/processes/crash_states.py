@@ -1,0 +1,294 @@
+"""Power cut of both nodes at any moment of a recorded story, in all ways the disks could look then.
+
+    make crash-states COUNT=5000
+
+Two real daemons run a story (write, promote, disconnect, write, reconnect, switch over) while every
+disk operation and every acknowledgement is recorded on one clock. Afterwards, for a moment of that
+story: what was durable by then is there; what was asked for and not durable is there, is not, or is
+there in part, each by itself and in any order (dm-log-writes, without dm). On each such pair of
+images two nodes attach, connect and come to rest in the simulator; then both hold every write that
+had been acknowledged at that moment, and they are identical.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import random
+import sys
+import tempfile
+import time
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replblk.meta.layout import Layout
+from replblk.model.vocabulary import ConnState, DiskState
+from replblk.sim.register import Register, value_of
+from replblk.sim.store import SECTOR_BYTES, Pages, Store, differing_pages
+from tests.processes.pair import NODES, RealPair, synced_pages
+from tests.processes.writer import Logged, Writer
+from tests.support.lab import Lab
+from tests.support.site import until
+
+SIZE_BYTES = 5 << 20
+"""Two extents: what a crashed Primary's activity log marks is resynced in every state."""
+NEVER = 1 << 62
+FATES = ("none", "all", "one", "all but one", "random", "random")
+
+
+@dataclass(slots=True)
+class Operation:
+    """One disk operation of a node, as recorded. data None: zeroes; length 0: a flush."""
+
+    asked_ns: int
+    done_ns: int
+    offset: int
+    length: int
+    durable: bool
+    data: bytes | None
+
+
+@dataclass
+class Story:
+    """What happened: each node's operations in the order of asking, and the client's writes."""
+
+    operations: dict[str, list[Operation]]
+    writes: list[Logged]
+
+    def moments(self) -> list[int]:
+        """Every time at which something was asked for, answered or acknowledged."""
+        found: set[int] = set()
+        for operations in self.operations.values():
+            found.update(op.asked_ns for op in operations)
+            found.update(op.done_ns for op in operations)
+        found.update(w.acked_ns for w in self.writes)
+        return sorted(t for t in found if 0 < t < NEVER)
+
+
+# -- recording ------------------------------------------------------------------------------------
+
+
+def record(folder: Path, port: int, seed: int, writes: int) -> Story:
+    """Live through the story with two recorded daemons."""
+    pair = RealPair(folder, port, SIZE_BYTES)
+    size = pair.layout.usable_sectors
+    chance = random.Random(f"crash/{seed}")
+    blocks = [chance.randrange(size // 8) for _ in range(60)] + [size // 8 - 1]
+    writer = Writer(f"crash/{seed}", size, sorted(set(blocks)))
+    try:
+        for node in NODES:
+            log = str(folder / f"{node}.log")
+            pair.start(node, (sys.executable, "-m", "tests.processes.recording", log))
+        pair.connected()
+        pair.replblk("alpha", "primary")
+        with pair.client("alpha") as client:
+            writer.write(client, writes)
+            pair.replblk("beta", "disconnect")
+            writer.write(client, writes // 3)
+            pair.replblk("beta", "connect")
+            writer.write(client, writes // 3)
+        pair.connected()
+        pair.replblk("alpha", "secondary")
+        pair.replblk("beta", "primary")
+        with pair.client("beta") as client:
+            writer.write(client, writes // 3)
+            client.flush()
+        pair.replblk("beta", "secondary")
+        for node in NODES:
+            pair.replblk(node, "down")
+            until(lambda node=node: pair.ended(node))  # type: ignore[misc]
+    finally:
+        pair.end()
+    logs = {node: _operations(folder / f"{node}.log") for node in NODES}
+    return Story(logs, writer.log)
+
+
+def _operations(log: Path) -> list[Operation]:
+    found: dict[int, Operation] = {}
+    with log.open("rb") as file:
+        while True:
+            try:
+                entry: Any = pickle.load(file)
+            except EOFError:
+                return list(found.values())
+            if entry[0] == "ask":
+                _, when, op, _, offset, length, durable, data = entry
+                found[op] = Operation(when, NEVER, offset, length, durable, data)
+            elif entry[2] in found:
+                assert entry[3] == 0, f"operation {entry[2]} failed while recording"
+                found[entry[2]].done_ns = entry[1]
+
+
+# -- what a disk may hold -------------------------------------------------------------------------
+
+
+class Cuts:
+    """The images of one node at any moment. Builds on the one before if time goes forward."""
+
+    def __init__(self, base: Pages, operations: list[Operation]) -> None:
+        self._operations = operations
+        self._flushes = [op for op in operations if not op.length and op.done_ns < NEVER]
+        self._asked = [op.asked_ns for op in operations]
+        self._base = base
+        self._folded = 0
+        self._store = self._fresh(base)
+
+    @staticmethod
+    def _fresh(pages: Pages) -> Store:
+        store = Store(SIZE_BYTES)
+        store.restore(pages)
+        return store
+
+    def at(self, when: int, fate: str, chance: random.Random) -> Pages:
+        """One way in which the disk could look after a power cut at that moment."""
+        store = self._fresh(self._settled(when))
+        begun = self._operations[self._folded : bisect_right(self._asked, when)]
+        undecided = [op for op in begun if op.length and not self._is_durable(op, when)]
+        chosen = chance.randrange(len(undecided)) if undecided else -1
+        shuffled = chance.sample(range(len(undecided)), len(undecided))
+        for op in begun:
+            if op.length and self._is_durable(op, when):
+                _put(store, op, None)
+        for number in shuffled:
+            kept = {
+                "none": False,
+                "all": True,
+                "one": number == chosen,
+                "all but one": number != chosen,
+            }.get(fate)
+            if kept is None:
+                draw = chance.random()
+                kept = draw < 0.4
+                if 0.4 <= draw < 0.7:
+                    _put(store, undecided[number], chance)
+            if kept:
+                _put(store, undecided[number], None)
+        return store.pages
+
+    def _settled(self, when: int) -> Pages:
+        """The pages after the leading operations that are all durable by then."""
+        while self._folded < len(self._operations):
+            op = self._operations[self._folded]
+            if op.asked_ns > when or (op.length and not self._is_durable(op, when)):
+                break
+            if op.length:
+                _put(self._store, op, None)
+            self._folded += 1
+        return self._store.pages
+
+    def _is_durable(self, op: Operation, when: int) -> bool:
+        if op.done_ns > when:
+            return False
+        if op.durable:
+            return True
+        return any(
+            op.done_ns <= flush.asked_ns and flush.done_ns <= when for flush in self._flushes
+        )
+
+
+def _put(store: Store, op: Operation, torn: random.Random | None) -> None:
+    """Carry an operation out; torn: only some of its sectors."""
+    if torn is None:
+        store.write(op.offset, op.data, op.length, durable=True)
+        return
+    for at in range(0, op.length, SECTOR_BYTES):
+        if torn.random() < 0.5:
+            part = None if op.data is None else op.data[at : at + SECTOR_BYTES]
+            store.write(op.offset + at, part, SECTOR_BYTES, durable=True)
+
+
+# -- judging --------------------------------------------------------------------------------------
+
+
+def register_at(writes: list[Logged], when: int) -> Register:
+    """What the sectors may hold if everything stopped at that moment."""
+    register = Register()
+    events = [(w.issued_ns, 0, w) for w in writes if w.issued_ns <= when]
+    events += [(w.acked_ns, 1, w) for w in writes if 0 < w.acked_ns <= when]
+    running: dict[int, Any] = {}
+    for _, kind, write in sorted(events, key=lambda event: event[:2]):
+        if kind == 0:
+            sectors = range(write.first, write.first + write.sectors)
+            running[write.number] = register.begin_write(write.number, 0, sectors)
+        else:
+            register.end_write(running.pop(write.number), certain=True)
+    for write in running.values():
+        register.end_write(write, certain=False)
+    return register
+
+
+def recover(images: dict[str, Pages], register: Register, usable_sectors: int) -> str:
+    """Attach, connect and come to rest on these images; what came of it. Raises if wrong."""
+    lab = Lab(device_bytes=SIZE_BYTES)
+    for name in NODES:
+        lab.drive(name).store.restore(images[name])
+    for name in NODES:
+        answer = lab.boot(name)
+        assert answer.exit_code == 0, f"{name}: {answer.text}"
+    marked = sum(lab.out_of_sync_kib(name) > 0 for name in NODES)
+    lab.run_until(
+        lambda: all(
+            lab.shows(n, conn=ConnState.CONNECTED, disk=DiskState.UP_TO_DATE) for n in NODES
+        ),
+        what="both UpToDate",
+    )
+    lab.in_sync()
+    first, second = (lab.drive(name).store.pages for name in NODES)
+    differing = differing_pages(first, second, usable_sectors * SECTOR_BYTES)
+    assert not differing, f"in sync, but blocks {differing[:8]} differ"
+    for volume, sector in register.written():
+        value = value_of(lab.on_disk("alpha", sector * SECTOR_BYTES, SECTOR_BYTES), sector)
+        assert register.may_hold(volume, sector, value), (
+            f"sector {sector} holds write {value}; possible: {register.expected(volume, sector)}"
+        )
+    return "blocks were marked" if marked else "nothing was marked"
+
+
+def enumerate_states(story: Story, count: int, seed: int) -> Counter[str]:
+    """Judge so many states, moments from first to last; what became of them. Raises if wrong."""
+    chance = random.Random(f"states/{seed}")
+    base = synced_pages(SIZE_BYTES)
+    usable = Layout.internal(SIZE_BYTES).usable_sectors
+    cuts = {node: Cuts(base, story.operations[node]) for node in NODES}
+    moments = story.moments()
+    outcomes: Counter[str] = Counter()
+    for when in sorted(chance.choice(moments) for _ in range(count)):
+        fate = chance.choice(FATES)
+        images = {node: cuts[node].at(when, fate, chance) for node in NODES}
+        try:
+            outcome = recover(images, register_at(story.writes, when), usable)
+        except AssertionError as error:
+            raise AssertionError(
+                f"power cut {(when - moments[0]) / 1e6:.3f} ms into the story, fate {fate!r}: "
+                f"{error}"
+            ) from error
+        outcomes[outcome] += 1
+        outcomes[f"fate: {fate}"] += 1
+    return outcomes
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Record one story and judge its states; 0 if all are well."""
+    parser = argparse.ArgumentParser(prog="python -m tests.processes.crash_states")
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--writes", type=int, default=300)
+    parser.add_argument("--port", type=int, default=17310)
+    args = parser.parse_args(arguments)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="replblk-crash-") as folder:
+        story = record(Path(folder), args.port, args.seed, args.writes)
+    asked = sum(len(operations) for operations in story.operations.values())
+    print(f"recorded {asked} disk operations, {len(story.writes)} writes", flush=True)
+    outcomes = enumerate_states(story, args.count, args.seed)
+    for name, times in sorted(outcomes.items()):
+        print(f"  {times:>6} {name}")
+    print(f"{args.count} crash states of both nodes, all well, {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
