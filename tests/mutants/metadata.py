@@ -34,6 +34,10 @@ METADATA = (
             "transaction.encode(), done)",
             "transaction.encode(), done, durable=False)",
         ),
+        not_caught=(
+            "30 seeds of mixed; needs a power cut of the Primary between log and flush of an "
+            "extent's first write"
+        ),
     ),
     mutant(
         "al-beside-the-data",
@@ -74,6 +78,10 @@ METADATA = (
             "sorted(transactions, key=lambda t: _after(t.number, end))",
             "[t for t in transactions if t.number == end]",
         ),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; tried before simulated logs evicted; not "
+            "tried since"
+        ),
     ),
     mutant(
         "al-context-ignored",
@@ -83,6 +91,10 @@ METADATA = (
             "_hot_after",
             "slots.update((slot, extent) for slot, extent in context if extent != FREE)",
             "pass",
+        ),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; tried before simulated logs evicted; not "
+            "tried since"
         ),
     ),
     mutant(
@@ -116,6 +128,7 @@ METADATA = (
             "volume.meta.write_bitmap(self._bitmap_durable)",
             "volume.meta.write_bitmap(); self._bitmap_durable(True)",
         ),
+        not_caught=("30 seeds of mixed, 50 seeds of harsh; needs a second crash within recovery"),
     ),
     mutant(
         "crash-mark-lost",
@@ -137,6 +150,7 @@ METADATA = (
             "if MdFlag.FULL_SYNC in flags or (",
             "if (",
         ),
+        not_caught=("30 seeds of mixed; needs a crash while a full sync sets all bits"),
     ),
     mutant(
         "attach-without-flush",
@@ -158,6 +172,9 @@ METADATA = (
             "may_attach",
             "return same_generation(current_uuid, exposed_uuid)",
             "return True",
+        ),
+        not_caught=(
+            "30 seeds of mixed; tests/scenario/test_attach_detach.py tries it; not in the seeds"
         ),
     ),
     mutant(
@@ -226,6 +243,10 @@ METADATA = (
             "if self._taken:",
             "if False:",
         ),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; needs a bit set while its page is being "
+            "written, then a crash"
+        ),
     ),
     mutant(
         "failed-metadata-write-ignored",
@@ -255,6 +276,10 @@ METADATA = (
             "MdFlag.WAS_UP_TO_DATE: state.disk > DiskState.OUTDATED",
             "MdFlag.WAS_UP_TO_DATE: state.disk <= DiskState.OUTDATED",
         ),
+        not_caught=(
+            "30 seeds of mixed; perfect fencing promotes nobody on the strength of that flag; "
+            "tests/scenario/test_half_synced_target.py looks at it"
+        ),
     ),
     mutant(
         "consistent-while-target",
@@ -264,6 +289,10 @@ METADATA = (
             "flags_of",
             "MdFlag.CONSISTENT: state.disk > DiskState.INCONSISTENT",
             "MdFlag.CONSISTENT: True",
+        ),
+        not_caught=(
+            "30 seeds of mixed; WAS_UP_TO_DATE and the sync UUID say the same: it is never "
+            "promoted, and becomes target again"
         ),
     ),
     mutant(

@@ -58,6 +58,10 @@ RESYNCS = (
             "def done(errno: int, _: Buffer | None) -> None:\n            ended(claim, errno)",
             "def done(errno: int, _: Buffer | None) -> None:\n            ended(claim, 0)",
         ),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; needs a write error of a sync target that "
+            "stays attached"
+        ),
     ),
     mutant(
         "target-ends-early",
@@ -102,6 +106,10 @@ RESYNCS = (
         "resync-overwrites-a-write",
         "a Primary that is sync target does not keep its writes off the blocks it asked for",
         Edit(TARGET, "_ask", "if volume.primary:", "if False:"),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; needs a Primary that is sync target and "
+            "writes to a block under way"
+        ),
     ),
     mutant(
         "promoted-and-unguarded",
@@ -112,11 +120,19 @@ RESYNCS = (
             "self._guard_asked(volume, running)",
             "pass",
         ),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; seeds 1014 and 1505 of mixed did, before "
+            "later changes moved them"
+        ),
     ),
     mutant(
         "aborted-answers-are-errors",
         "a late answer to a resync that was aborted ends the connection",
         Edit(TARGET, "_answered", "if not self._abandoned[owed]:", "if True:"),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; seed 4307 of mixed did, before later "
+            "changes moved it"
+        ),
     ),
     mutant(
         "source-reads-unlocked",
@@ -133,6 +149,10 @@ RESYNCS = (
         "source-forgets-acks-of-writes",
         "the source counts resync data as acknowledged whatever the answer was",
         Edit(SOURCE, "on_ack", "if cmd is Cmd.P_RS_WRITE_ACK:", "if True:"),
+        not_caught=(
+            "30 seeds of mixed; a target whose write failed gives its disk up, so that the "
+            "whole is resynced"
+        ),
     ),
     mutant(
         "target-bitmap-ignored",
@@ -142,6 +162,10 @@ RESYNCS = (
             "on_bitmap",
             "volume.bitmap.merge(received)",
             "volume.state.conn is ConnState.WF_BITMAP_T and volume.bitmap.merge(received)",
+        ),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; the target's bits alone matter after a "
+            "crash of a Primary that becomes target"
         ),
     ),
     mutant(
@@ -181,6 +205,7 @@ RESYNCS = (
         "no-full-sync",
         "a full sync sends the bitmap as it is instead of setting all bits",
         Edit(EXCHANGE, "begin", "if all_bits:", "if False:"),
+        not_caught=("30 seeds of mixed; needs a full sync: create-md or invalidate"),
     ),
     mutant(
         "target-ready-at-once",
@@ -191,6 +216,7 @@ RESYNCS = (
             "    volume.meta.sync(durable)",
             "    volume.meta.sync(); durable(True)",
         ),
+        not_caught=("30 seeds of mixed; needs a power cut between the message and the superblock"),
     ),
     mutant(
         "target-not-outdated",
@@ -201,6 +227,10 @@ RESYNCS = (
             "disk_min, disk_max, pdsk_min, pdsk_max = LIMITS[state.conn]",
             "disk_min, disk_max, pdsk_min, pdsk_max = LIMITS[state.conn]\n"
             "    if state.conn is ConnState.WF_BITMAP_T: disk_max = _D.UP_TO_DATE",
+        ),
+        not_caught=(
+            "30 seeds of mixed; the target becomes Inconsistent before the first block moves; "
+            "the time between is short"
         ),
     ),
     mutant(
@@ -219,6 +249,9 @@ RESYNCS = (
         "aborted-target-upgraded",
         "a resync that is aborted leaves its target UpToDate (rule S3b is gone)",
         Edit(sanitizing, "_unfinished", "if LIMITS[old.conn] in _TO_TARGET", "if False"),
+        not_caught=(
+            "30 seeds of mixed; seeds 576 and 1016 of mixed did, before later changes moved them"
+        ),
     ),
     mutant(
         "upgraded-by-a-diskless-peer",
@@ -229,11 +262,15 @@ RESYNCS = (
             "(new.disk == _D.OUTDATED and new.pdsk > _D.FAILED)",
             "new.disk == _D.OUTDATED",
         ),
+        not_caught=("30 seeds of mixed; seed 1034 of mixed did, before later changes moved it"),
     ),
     mutant(
         "no-branch",
         "a sync source that lost its target begins no generation (DRBD's rule)",
         Edit(generations, "rotated", "if rotation == Rotation.BRANCH:", "if False:"),
+        not_caught=(
+            "30 seeds of mixed; seeds 10936 and 12517 of mixed did, before later changes moved them"
+        ),
     ),
     mutant(
         "history-pushed-out",
@@ -244,6 +281,7 @@ RESYNCS = (
             "older = keep and",
             "older = False and",
         ),
+        not_caught=("30 seeds of mixed; seed 30442 of mixed did, before later changes moved it"),
     ),
     mutant(
         "low-bit-compared",
@@ -264,6 +302,10 @@ RESYNCS = (
             "_after_crash",
             "Outcome.SOURCE_BITMAP if own.crashed_primary else Outcome.TARGET_BITMAP",
             "Outcome.TARGET_BITMAP if own.crashed_primary else Outcome.SOURCE_BITMAP",
+        ),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; with durability disk either direction "
+            "keeps what was acknowledged: only a read of a write in doubt could tell"
         ),
     ),
     mutant(
@@ -286,6 +328,10 @@ RESYNCS = (
             "return _lost_end(s, p, apv) or _after_crash(",
             "return _after_crash(",
         ),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; needs the loss of the very last message of "
+            "a resync"
+        ),
     ),
     mutant(
         "lost-start-forgotten",
@@ -295,6 +341,9 @@ RESYNCS = (
             "_lost_start",
             "if not same_generation(",
             "if True or not same_generation(",
+        ),
+        not_caught=(
+            "30 seeds of mixed, 50 seeds of harsh; needs the loss of P_SYNC_UUID and nothing else"
         ),
     ),
     mutant(
@@ -374,5 +423,6 @@ RESYNCS = (
             "if rule.bars(state, facts):",
             "if rule.code != Code.TWO_PRIMARIES and rule.bars(state, facts):",
         ),
+        not_caught=("30 seeds of mixed"),
     ),
 )
