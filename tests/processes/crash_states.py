@@ -36,6 +36,7 @@ from tests.support.site import until
 SIZE_BYTES = 5 << 20
 """Two extents: what a crashed Primary's activity log marks is resynced in every state."""
 NEVER = 1 << 62
+PROGRESS = 200
 FATES = ("none", "all", "one", "all but one", "random", "random")
 
 
@@ -255,7 +256,9 @@ def enumerate_states(story: Story, count: int, seed: int) -> Counter[str]:
     cuts = {node: Cuts(base, story.operations[node]) for node in NODES}
     moments = story.moments()
     outcomes: Counter[str] = Counter()
-    for when in sorted(chance.choice(moments) for _ in range(count)):
+    for done, when in enumerate(sorted(chance.choice(moments) for _ in range(count))):
+        if done and done % PROGRESS == 0:
+            print(f"... {done} states", flush=True)
         fate = chance.choice(FATES)
         images = {node: cuts[node].at(when, fate, chance) for node in NODES}
         try:
