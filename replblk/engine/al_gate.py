@@ -93,8 +93,8 @@ class AlGate:
 
     def _write_log(self, ok: bool) -> None:
         change, meta = self._writing, self._volume.meta
-        assert change is not None and meta is not None
-        if ok and not self._closed:
+        if ok and not self._closed:  # else the disk may be gone altogether by now
+            assert change is not None and meta is not None
             self._volume.al_writes += 1
             meta.write_al(change.transaction, self._committed)
 

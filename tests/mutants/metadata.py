@@ -68,6 +68,7 @@ METADATA = (
         "metadata stop to warn of blocks before the data in them are flushed",
         Edit(STORE, "settle_data", "if self._ctx.persist or self.dead:", "if True:"),
         profile="kernel",
+        seed=33,
     ),
     mutant(
         "al-extents-of-the-last-block-only",

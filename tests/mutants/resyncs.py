@@ -402,6 +402,7 @@ RESYNCS = (
             "if not volume.app_pending:",
         ),
         profile="kernel",
+        not_caught="12 seeds of kernel: both nodes have to lose power right after a switchover",
     ),
     mutant(
         "inconsistent-promoted",

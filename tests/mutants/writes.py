@@ -301,6 +301,7 @@ WRITES = (
             "None",
         ),
         profile="kernel",
+        not_caught="16 seeds of kernel: the peer has to be promoted after both lost power",
     ),
     mutant(
         "flush-does-not-wait-for-the-disk",
@@ -312,36 +313,42 @@ WRITES = (
             "or False:",
         ),
         profile="kernel",
+        not_caught="no seed was searched for yet",
     ),
     mutant(
         "failed-flush-taken-for-done",
         "a flush that failed on the local disk counts as done, and the disk stays in use",
         Edit(ORIGIN, "_local_flushed", "if errno:", "if False:"),
         profile="kernel",
+        not_caught="no seed was searched for yet",
     ),
     mutant(
         "barrier-ack-before-flush",
         "P_BARRIER_ACK before the disk has flushed the epoch",
         Edit(PEER, "_make_durable", "if self._ctx.persist or not disks:", "if True:"),
         profile="kernel",
+        seed=4,
     ),
     mutant(
         "failed-epoch-flush-acknowledged",
         "P_BARRIER_ACK although flushing the epoch failed",
         Edit(PEER, "_make_durable", "    failed = True\n", "    failed = False\n"),
         profile="kernel",
+        not_caught="no seed was searched for yet",
     ),
     mutant(
         "fua-ignored-by-the-peer",
         "the peer does not flush a write that asked for it",
         Edit(PEER, "_store", "or bool(write.flags & DP_FUA)", ""),
         profile="kernel",
+        not_caught="no seed was searched for yet",
     ),
     mutant(
         "fua-ignored-here",
         "the local disk does not flush a write that asked for it",
         Edit(ORIGIN, "_write_local", "self._ctx.persist or write.fua", "self._ctx.persist"),
         profile="kernel",
+        not_caught="no seed was searched for yet",
     ),
     mutant(
         "log-dropped-at-write-ack-kernel",
@@ -353,5 +360,6 @@ WRITES = (
             "for write in epoch.writes if not write.net]",
         ),
         profile="kernel",
+        seed=7,
     ),
 )

@@ -29,12 +29,12 @@ def record(log: str) -> None:
         os.write(fd, pickle.dumps(entry))
 
     class RecordingDisks(FileDisks):
-        def __init__(self, paths: Any, loop: Any, on_done: Any, *more: Any) -> None:
+        def __init__(self, paths: Any, loop: Any, on_done: Any, *more: Any, **options: Any) -> None:
             def done(op: int, errno: int, data: Any) -> None:
                 note("done", time.monotonic_ns(), op, errno)
                 on_done(op, errno, data)
 
-            super().__init__(paths, loop, done, *more)
+            super().__init__(paths, loop, done, *more, **options)
 
         def open(self, volume: int) -> Any:
             disk = super().open(volume)
