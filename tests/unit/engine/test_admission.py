@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 
 from replblk.engine.admission import RangeLock, Ranges
@@ -96,3 +98,21 @@ def test_a_claim_may_be_released_from_inside_its_grant() -> None:
     ranges.release(first[0])
     assert order == [0, 1, 2, 3, 4]
     assert len(ranges) == 0
+
+
+def test_a_granted_claim_does_not_keep_its_request_in_memory() -> None:
+    class Request:
+        lock: RangeLock
+
+    ranges, request = Ranges(), Request()
+    first = claim(ranges, 0, 4096)
+
+    def granted(lock: RangeLock, request: Request = request) -> None:
+        request.lock = lock
+
+    ranges.lock(0, 4096, granted, exclusive=True)
+    ranges.release(first[0])
+    ranges.release(request.lock)
+    seen = weakref.ref(request)
+    del granted, request
+    assert seen() is None, "not without a search for cycles"
