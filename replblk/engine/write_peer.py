@@ -50,7 +50,7 @@ class PeerWrite:
 
     __slots__ = (
         *("block_id", "data", "epoch", "flags", "gate", "lock", "sector", "session", "size"),
-        *("volume", "zero"),
+        *("volume", "without_disk", "zero"),
     )
     epoch: ReceivedEpoch
     lock: RangeLock
@@ -63,6 +63,8 @@ class PeerWrite:
         self.size = size
         self.data: Buffer = b""
         self.zero = False
+        self.without_disk = volume.state.pdsk < DiskState.INCONSISTENT
+        """The peer had no disk when it sent this: what is written here, it misses."""
         self.gate: AlGate | None = None
         self.session = 0
 
@@ -190,9 +192,11 @@ class WritePeer:
         if volume.state.disk < DiskState.INCONSISTENT or gate is None:
             self._done(write, -1)
             return
-        if volume.state.pdsk < DiskState.INCONSISTENT:
-            # We are the only storage of a diskless Primary: keep book as a Primary would.
-            if volume.generation_due and volume.uuids.bitmap == 0:
+        if write.without_disk or volume.state.pdsk < DiskState.INCONSISTENT:
+            # We are the only storage of a diskless Primary: keep book as a Primary would, also for
+            # what is left of a connection that is gone by now.
+            due = volume.generation_due or write.session != self._session
+            if due and volume.uuids.bitmap == 0:
                 self._begin_generation(volume, lambda _: self._ranged(write, claim))
                 return
             if volume.replies_held:  # a generation is on its way to the disk

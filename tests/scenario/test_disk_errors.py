@@ -48,6 +48,28 @@ def mended(lab: Lab, name: str) -> None:
     assert lab.differing_blocks() == []
 
 
+# -- activity log, Primary, connected ---------------------------------------------------------
+
+
+def test_what_only_the_peer_got_is_marked_there_though_the_connection_is_gone_by_then() -> None:
+    """No activity log names it, so nothing but the peer's bitmap knows where the disks differ."""
+    lab = ready(DETACH, device_bytes=3 * EXTENT)
+    lab.fail("alpha", "al", "write")
+    lab.hold("beta")
+    request = lab.submit("alpha", "write", EXTENT, data=NEW)
+    lab.run_until(lambda: lab.state("beta").pdsk < DiskState.INCONSISTENT, what="beta hearing")
+    lab.run_for(0.01)
+    lab.partition()
+    lab.release("beta")
+    lab.run_for(20)
+    assert request.done
+    assert lab.on_disk("beta", EXTENT, BLOCK) == NEW, "it was on its way already"
+    assert EXTENT // BLOCK in lab.durable_bits("beta")
+    lab.heal()
+    mended(lab, "alpha")
+    assert lab.on_disk("alpha", EXTENT, BLOCK) == NEW
+
+
 # -- data, Primary, connected -----------------------------------------------------------------
 
 
