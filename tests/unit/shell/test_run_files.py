@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from replblk.model.errors import AdminError
 from replblk.shell import run_files
-from replblk.shell.run_files import DaemonLock, RunFiles
+from replblk.shell.run_files import DaemonLock, RunFiles, has_ended
 
 
 def test_the_folder_is_the_owners_alone(tmp_path: Path) -> None:
@@ -54,3 +57,26 @@ def test_a_long_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     os.close(files.open_log())
     assert files.log.read_text() == ""
     assert files.log.with_name("log.old").read_text() == "a long log\nof two lines\n"
+
+
+def test_a_killed_process_that_nobody_has_waited_for_has_ended() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert not has_ended(str(process.pid))
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert has_ended(str(process.pid)), "a zombie"
+    assert has_ended(str(process.pid))
+    assert has_ended("?"), "the file is gone, as its process will be"
+
+
+def test_the_lock_of_a_process_that_is_ending_is_waited_for(tmp_path: Path) -> None:
+    """Its threads may be inside a disk operation yet; it holds the lock until they are not."""
+    files = RunFiles.of(tmp_path, "r0")
+    files.make()
+    held = os.open(files.lock, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    timer = threading.Timer(0.2, os.close, (held,))
+    timer.start()
+    lock = DaemonLock(files)  # there is no pid file: whoever holds it is on its way out
+    timer.join()
+    lock.release()
