@@ -21,7 +21,7 @@ mkdir -p /host /share
 insmod /share/usr/lib/modules/$(uname -r)/kernel/drivers/block/nbd.ko
 for folder in proc sys dev run; do mount --rbind /$folder /host/$folder; done
 """
-LOADED_S = 60.0
+LOADED_S = 180.0
 """How long Python and its libraries may take to load on an emulated CPU."""
 
 
