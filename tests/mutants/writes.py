@@ -51,7 +51,7 @@ WRITES = (
             "not (write.enough and good_here)",
             "not good_here",
         ),
-        seed=1,
+        seed=11,
     ),
     mutant(
         "ack-before-the-local-disk",
@@ -221,7 +221,7 @@ WRITES = (
             "volume.meta.sync(durable)",
             "volume.meta.sync(); durable(True)",
         ),
-        seed=1,
+        seed=4,
     ),
     mutant(
         "peer-generation-not-awaited",
@@ -232,7 +232,7 @@ WRITES = (
             "new.role is Role.PRIMARY",
             "False",
         ),
-        seed=20237,
+        not_caught="seed 20237 of mixed found it until later changes of the engine moved that run",
     ),
     mutant(
         "generation-begun-for-nothing",
