@@ -1,9 +1,9 @@
-"""The Disk port over threads: reads in one, writes with group commit in others.
+"""The Disk port over threads: reads in some, writes with group commit in others.
 
 All methods are called on the loop's thread and only gather; ``end_step`` hands the gathered batch
 over. Answers come back once for each batch, on the loop's thread. Offsets and lengths in bytes.
 
-A read never waits behind a flush: it has a thread of its own, and one that the page cache can
+A read never waits behind a flush: reads have threads of their own, and one that the page cache can
 answer at once (RWF_NOWAIT) does not even leave the loop's thread.
 """
 
@@ -23,6 +23,8 @@ from replblk.shell.turns import stop_process
 
 COMMITTERS = 2
 """Commit threads of a device: a slow flush of one overlaps the writes of the other."""
+READERS = 4
+"""Reads that wait for the device at the same time."""
 NOWAIT_BYTES_MAX = 64 << 10
 """Longest read tried on the loop's thread: copying it takes some microseconds."""
 
@@ -52,9 +54,13 @@ class FileDisk:
         self._nowait = hasattr(os, "RWF_NOWAIT")
         self._answers: list[_Answer] = []
         self._answers_lock = threading.Lock()
-        self._read_queue: queue.SimpleQueue[list[_Read]] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._run_reads, name="disk-reader", daemon=True)
-        self._reader.start()
+        self._read_queue: queue.SimpleQueue[_Read | None] = queue.SimpleQueue()
+        self._readers = [
+            threading.Thread(target=self._run_reads, name=f"disk-reader-{number}", daemon=True)
+            for number in range(READERS)
+        ]
+        for reader in self._readers:
+            reader.start()
         self._write_queue = WriteQueue()
         self._writers = [
             DiskWriter(
@@ -90,9 +96,11 @@ class FileDisk:
         if self._closed:
             return
         self._closed = True
-        self._read_queue.put([])
+        for _ in self._readers:
+            self._read_queue.put(None)
         self._write_queue.close()
-        self._reader.join()
+        for reader in self._readers:
+            reader.join()
         for writer in self._writers:
             writer.join()
         self._device.close()
@@ -111,8 +119,8 @@ class FileDisk:
             reads, self._reads = self._reads, []
             if self._nowait:
                 reads = self._answer_from_cache(reads)
-            if reads:
-                self._read_queue.put(reads)
+            for read in reads:
+                self._read_queue.put(read)
 
     def _check(self, offset: int, length: int) -> None:
         assert not self._closed, "an operation on a closed disk"
@@ -148,12 +156,12 @@ class FileDisk:
 
     def _run_reads(self) -> None:
         try:
-            while reads := self._read_queue.get():
-                for op, offset, length in reads:
-                    failed, data = read_fully(self._device.fd, offset, length)
-                    self._report([(op, failed, data)])
+            while (read := self._read_queue.get()) is not None:
+                op, offset, length = read
+                failed, data = read_fully(self._device.fd, offset, length)
+                self._report([(op, failed, data)])
         except Exception:
-            stop_process("the read thread")
+            stop_process("a read thread")
 
     def _report_writes(self, batch: Sequence[WriteOp]) -> None:
         self._report([(op.op, op.errno, None) for op in batch])

@@ -42,6 +42,29 @@ def test_a_read_does_not_wait_behind_a_flush(
     rig.loop.close()
 
 
+def test_a_slow_read_does_not_hold_up_the_next(
+    rig: ShellDiskRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    real = os.pread
+
+    def first_block_is_slow(fd: int, length: int, offset: int) -> bytes:
+        if offset == 0:
+            go_on.wait(10)
+        return real(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", first_block_is_slow)
+    disk = opened(rig)
+    disk.read(1, 0, 128 << 10)
+    disk.read(2, 256 << 10, 128 << 10)
+    rig.run_until(lambda: 2 in rig.recorder.disk)
+    assert 1 not in rig.recorder.disk
+    go_on.set()
+    rig.run_until(lambda: 1 in rig.recorder.disk)
+    disk.close()
+    rig.loop.close()
+
+
 def test_a_slow_flush_does_not_hold_up_the_next_batch(
     rig: ShellDiskRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
