@@ -190,7 +190,7 @@ class FollowUps:
         rotation = rotation_after(
             old, new, volume.uuids, target_unfinished=volume.target_unfinished
         )
-        if new.suspended and rotation is not Rotation.KEEP:
+        if volume.state.suspended and rotation is not Rotation.KEEP:
             volume.generation_planned = rotation  # nothing is written before it begins
             return
         self.begin_generation(volume, rotation)

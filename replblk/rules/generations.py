@@ -65,6 +65,8 @@ def lost_peer_data(old: State, new: State) -> bool:
         return False
     if old.conn in _SOURCE and new.conn < ConnState.CONNECTED and new.role == Role.PRIMARY:
         return True  # it may have finished the resync, unseen
+    if old.disk == _D.ATTACHING and new.conn < ConnState.CONNECTED and new.role == Role.PRIMARY:
+        return True  # the peer was lost while there was no disk to begin one on
     lost = (old.pdsk in _READABLE and new.pdsk in _GONE) or (
         old.pdsk == _D.DUNKNOWN and new.pdsk in _GONE_FOR_SURE
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from replblk.model.vocabulary import ConnState, DiskState
+import pytest
+
+from replblk.model.vocabulary import ConnState, DiskState, OnNoData
 from tests.support.lab import BLOCK, Lab
 
 
@@ -113,3 +115,28 @@ def test_after_a_resync_both_share_it_and_the_old_one_is_history() -> None:
     assert alpha.current | 1 == beta.current | 1
     assert alpha.bitmap == beta.bitmap == 0
     assert alpha.history0 | 1 == beta.history0 | 1
+
+
+@pytest.mark.parametrize("on_no_data", list(OnNoData))
+def test_a_primary_that_gets_its_disk_back_alone_begins_a_generation(on_no_data: OnNoData) -> None:
+    """Else the peer, promoted, would take what was written alone for old (simulator, seed 7065)."""
+    lab = Lab(resource={"on_no_data_accessible": on_no_data})
+    lab.up()
+    lab.primary("alpha")
+    lab.write("alpha", 0, b"old." * 1024)
+    lab.run_for(0.1)
+    lab.partition()
+    for command in ("disconnect", "detach"):
+        assert lab.command("alpha", command, force=True).exit_code == 0
+    held = lab.submit("alpha", "write", BLOCK, data=b"held" * 1024)
+    lab.run_for(0.1)
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.write("alpha", 0, b"new!" * 1024)
+    assert lab.done(held).errno == (5 if on_no_data is OnNoData.IO_ERROR else 0)
+    assert lab.durable_uuids("alpha").bitmap != 0
+    lab.primary("beta")
+    lab.write("beta", 0, b"else" * 1024)
+    lab.secondary("alpha")
+    lab.heal()
+    lab.connect("alpha")
+    lab.run_until(lambda: lab.told("alpha", "Split-Brain detected but unresolved"))

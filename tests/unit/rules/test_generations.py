@@ -163,3 +163,14 @@ def test_the_targets_generation_is_never_pushed_out_of_the_history() -> None:
         source = rotated(source, Rotation.BRANCH, fresh, primary=True, target=target.current)
         assert _outcome(source, target) == Outcome.SOURCE_FULL
         assert _outcome(target, source) == Outcome.TARGET_FULL
+
+
+def test_a_primary_that_gets_its_disk_back_without_its_peer_begins_a_generation() -> None:
+    """The peer was lost while there was no disk: G1 had nothing to begin one on."""
+    bare = State(role=Role.PRIMARY, conn=C.WF_CONNECTION, disk=D.ATTACHING)
+    back = bare.but(disk=D.UP_TO_DATE)
+    assert rotation_after(bare, back, UuidSet(0x1000)) is Rotation.NEW_CURRENT
+    assert rotation_after(bare, back, UuidSet(0x2000, 0x1000)) is Rotation.KEEP
+    secondary = bare.but(role=Role.SECONDARY)
+    alone = secondary.but(disk=D.UP_TO_DATE)
+    assert rotation_after(secondary, alone, UuidSet(0x1000)) is Rotation.KEEP
