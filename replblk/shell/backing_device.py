@@ -1,8 +1,11 @@
 """Opens, measures and locks the block device or regular file under a volume.
 
 Sizes in bytes. The lock lives as long as the descriptor: O_EXCL on a block device (which mounted
-file systems, md and dm hold, too), flock on a file. Every refusal is an ``OpenFailed`` with DRBD's
-error number and a sentence that names the path and what to do. Numbers: drbd.h, enum drbd_ret_code.
+file systems, md and dm hold, too), flock on a file. What a ring was given may still be under way
+when its process has been killed and these are gone; so the ring's own file description has a range
+lock, which lives until its last write is done, and nobody opens the device before. Every refusal is
+an ``OpenFailed`` with DRBD's error number and a sentence that names the path and what to do.
+Numbers: drbd.h, enum drbd_ret_code.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import mmap
 import os
 import stat
 import struct
+import time
 from dataclasses import dataclass
 
 from replblk.engine.ports import OpenFailed
@@ -31,6 +35,11 @@ ERR_DISK_TOO_SMALL = 111
 ERR_BDCLAIM_DISK = 114
 
 _FILE_BLOCK_BYTES_MAX = 4096
+_FLOCK = struct.Struct("@hhqqi4x")
+"""struct flock: type, whence, start, length, process."""
+PATIENCE_S = 3.0
+"""How long what a killed process left under way is waited for."""
+_LOOK_S = 0.02
 
 
 @dataclass(slots=True)
@@ -61,6 +70,7 @@ class BackingDevice:
             with mmap.mmap(-1, mmap.PAGESIZE) as page, memoryview(page)[512:1024] as sector:
                 if os.preadv(fd, [sector], 512) != 512:
                     raise OSError(errno.EIO, "a sector could not be read past the page cache")
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
         except BaseException:
             os.close(fd)
             raise
@@ -112,6 +122,12 @@ def _lock_and_measure(path: str, fd: int) -> BackingDevice | OpenFailed:
             "node; give each its own backing file, or end that one first",
         )
     try:
+        if not _others_are_done(fd):
+            return OpenFailed(
+                ERR_DISK_CONFIGURED,
+                f"{path} is still being written to by a daemon that was killed: its disk does not "
+                "finish; try again when it has, and see the system log",
+            )
         size_bytes, block_bytes = _measure(fd, is_block, status)
     except OSError as error:
         return _not_opened(path, error)
@@ -122,6 +138,17 @@ def _lock_and_measure(path: str, fd: int) -> BackingDevice | OpenFailed:
             "metadata alone: use a larger device, or enlarge the file with 'truncate -s'",
         )
     return BackingDevice(path, fd, size_bytes, block_bytes, is_block)
+
+
+def _others_are_done(fd: int) -> bool:
+    """Whether no ring of another process has anything under way, after some patience."""
+    give_up = time.monotonic() + PATIENCE_S
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+    while _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK:
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(_LOOK_S)
+    return True
 
 
 def _measure(fd: int, is_block: bool, status: os.stat_result) -> tuple[int, int]:

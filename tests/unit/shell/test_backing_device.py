@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from replblk.engine.ports import OpenFailed
+from replblk.shell import backing_device
 from replblk.shell.backing_device import BackingDevice, open_backing_device
 
 
@@ -101,3 +102,31 @@ def test_a_refusal_leaves_no_lock_behind(tmp_path: Path) -> None:
     device = open_backing_device(str(path))
     assert isinstance(device, BackingDevice)
     device.close()
+
+
+def test_what_a_killed_daemon_left_in_a_ring_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is gone, but the kernel still holds the ring's file until the last write is done."""
+    monkeypatch.setattr(backing_device, "PATIENCE_S", 0.1)
+    path = file_of(tmp_path / "disk")
+    killed = open_backing_device(str(path))
+    assert isinstance(killed, BackingDevice)
+    under_way = killed.direct_fd()
+    killed.close()
+    answer = refused(path)
+    assert answer.number == 106
+    assert "daemon that was killed" in answer.text
+    os.close(under_way)
+    again = open_backing_device(str(path))
+    assert isinstance(again, BackingDevice)
+    again.close()
+
+
+def test_a_device_with_its_own_ring_is_closed_and_opened_again(tmp_path: Path) -> None:
+    path = file_of(tmp_path / "disk")
+    for _ in range(2):
+        device = open_backing_device(str(path))
+        assert isinstance(device, BackingDevice)
+        os.close(device.direct_fd())
+        device.close()
