@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from replblk.sim.world import World
 
 BLOCK_SECTORS = 8
+PATIENCE = 64
+BLOCKED_NS = 20_000 * MICRO_NS
+"""A client that met nothing but busy places so many times waits longer: the node may be waiting for
+a peer that does not answer, for seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +150,8 @@ class Client:
         self._life: Life | None = None
         self._open: list[int] = []
         self._running = False
+        self._in_vain = 0
+        """Times in a row that no place was free to write to."""
         self._outstanding: list[_Request] = []
         self._stopped: Callable[[], None] | None = None
 
@@ -232,6 +238,8 @@ class Client:
         pace = workload.options.think_ns
         if workload.writes_acked + workload.errors >= workload.enough:
             pace = max(pace, workload.idle_ns)
+        if self._in_vain > PATIENCE:
+            pace = max(pace, BLOCKED_NS)
         self._world.after(self._chance.randrange(pace), self._go, life)
 
     def _go(self, life: Life | None) -> None:
@@ -242,8 +250,10 @@ class Client:
             return
         request = self._draw()
         if request is None:
+            self._in_vain += 1
             self._think(life)
             return
+        self._in_vain = 0
         self._submit(request)
 
     def _draw(self) -> _Request | None:

@@ -28,6 +28,7 @@ ONCE_FAILED = (
     34068,  # not the pair's fault: a client wrote on while the disks were compared
     37243,  # not the pair's fault: delays beyond ping-timeout went on after everything was mended
     100373,  # writes of a Primary without a disk, applied after the connection was lost: unmarked
+    105099,  # not the pair's fault: clients that found no free place kept looking, for seconds
     5183,  # an acknowledgement on the meta socket counted as noise in a bitmap transfer
 )
 
