@@ -3,7 +3,7 @@
 Only when no split brain can come of it, and nobody can have written meanwhile: the peer is
 connected, agrees on whose data is newest (ours), and is Secondary; or it can't be promoted, because
 it is known, durably, to be Outdated; or there is none. Everything else waits, or is left to the
-administrator. Source: docs/decisions/0015.
+administrator. Source: docs/decisions/0014.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scripts.bench.contenders import Contender, QemuNbd, ReplblkPair
+from scripts.bench.contenders import Contender, PlainDisk, QemuNbd, ReplblkPair
 from scripts.bench.load import Figures, cpu_s, fio, raw_group_commit
 from scripts.bench.mirror import Mirror
 from scripts.bench.proof import Proof, flushes_of
@@ -27,6 +27,7 @@ from scripts.bench.report import (
     detail_table,
     goals_table,
     machine,
+    plain_table,
     proof_lines,
     replace_between,
 )
@@ -77,7 +78,9 @@ class Bench:
             }
             for it in contenders:
                 self.proofs[it.name] = flushes_of(it.target(), it.processes(), images[it.name], 500)
-            self.others.append(f"First full sync: {(self._size >> 20) / pair.sync_s:,.0f} MiB/s.")
+            plain = PlainDisk(folder / "plain", self._size)
+            contenders.append(plain)
+            self._full_sync(pair, plain)
             for work in WORKS:
                 for _ in range(self._rounds):
                     for it in contenders:
@@ -105,6 +108,26 @@ class Bench:
         finally:
             for it in contenders:
                 it.close()
+
+    def of_a_tebibyte(self, folder: Path) -> None:
+        """Memory of two nodes with a sparse device of 1 TiB each, in the middle of a full sync."""
+        pair = ReplblkPair(folder / "tib", 1 << 40, filled=False)
+        try:
+            pair.run("alpha", "primary", "--force", "r0")
+            time.sleep(3)
+            highest = ", ".join(f"{mib:.0f}" for mib in pair.memory_mib())
+            self.others.append(f"The same with a device of 1 TiB: {highest} MiB.")
+            pair.run("alpha", "disconnect", "--force", "r0")
+        finally:
+            pair.close()
+
+    def _full_sync(self, pair: ReplblkPair, plain: PlainDisk) -> None:
+        mib = self._size >> 20
+        copy_s = plain.copy_s()
+        self.others.append(
+            f"First full sync: {mib / pair.sync_s:,.0f} MiB/s; dd with a flush at its end copies "
+            f"{mib / copy_s:,.0f} MiB/s on the same disk: {copy_s / pair.sync_s:.2f} of it."
+        )
 
     def _one(self, work: str, it: Contender) -> None:
         pattern, block, depth = WORKS.get(work, WORKS["4 KiB random write, QD 32"])
@@ -194,6 +217,7 @@ def main() -> int:
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="replblk-bench-", dir=args.dir) as name:
         bench.on_disk(Path(name))
+        bench.of_a_tebibyte(Path(name))
     with tempfile.TemporaryDirectory(prefix="replblk-bench-", dir=args.tmpfs) as name:
         bench.on_tmpfs(Path(name))
     lines = [
@@ -202,6 +226,7 @@ def main() -> int:
         f"Load average before {load_before:.1f}, after {os.getloadavg()[0]:.1f}; of the bench "
         "alone it is 2 to 3, more means that others were at work.",
         *("", *goals_table(bench.rows())),
+        *("", *plain_table(bench.found)),
         *("", *detail_table(bench.found)),
         *("", *bench.others),
         *("", *proof_lines(bench.proofs)),

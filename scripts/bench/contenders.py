@@ -103,6 +103,38 @@ class ReplblkPair:
             self.run(node, "down", "r0")
 
 
+class PlainDisk:
+    """The file itself, past the page cache, each write durable before the next: no server."""
+
+    name = "plain disk"
+
+    def __init__(self, folder: Path, size: int) -> None:
+        folder.mkdir(parents=True)
+        self.path = folder / "disk.img"
+        make_file(self.path, size, filled=True)
+
+    def copy_s(self) -> float:
+        """Seconds that dd takes to copy it, durably: what a full sync is measured by."""
+        copy = self.path.with_name("copy.img")
+        began = time.monotonic()
+        words = [f"if={self.path}", f"of={copy}", "bs=1M", "conv=fdatasync", "status=none"]
+        subprocess.run(["dd", *words], check=True)
+        took = time.monotonic() - began
+        copy.unlink()
+        return took
+
+    def target(self) -> list[str]:
+        """The file."""
+        return ["--ioengine=libaio", f"--filename={self.path}", "--direct=1", "--sync=dsync"]
+
+    def processes(self) -> list[int]:
+        """None: fio does it all."""
+        return []
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
 class QemuNbd:
     """One unreplicated export: past the page cache, every write flushed before its answer."""
 

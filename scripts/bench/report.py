@@ -72,6 +72,20 @@ def goals_table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def plain_table(found: dict[tuple[str, str], list[Figures]]) -> list[str]:
+    """Markdown: the pair beside the disk itself. Both replicas share it: half is the most."""
+    lines = ["| work | replblk pair | plain disk | ratio |", "|---|---|---|---|"]
+    for (work, name), plain in found.items():
+        if name == "plain disk":
+            ours = [run.rate for run in found[work, "replblk pair"]]
+            theirs = [run.rate for run in plain]
+            row = Row(work, name, 0, 0, ours=ours, theirs=theirs)
+            lines.append(
+                f"| {work} | {median(ours):,.0f} /s | {median(theirs):,.0f} /s | {row.ratio:.2f} |"
+            )
+    return lines
+
+
 def detail_table(found: dict[tuple[str, str], list[Figures]]) -> list[str]:
     """Markdown: every contender's medians for every kind of work."""
     lines = [
