@@ -37,7 +37,10 @@ class Operator:
         self._clients = clients
         self._poll_ns = poll_ns
         self._chance = self._world.chance("operator")
-        self.holders: frozenset[str] = frozenset(m.name for m in self._machines)
+        self._held = dict.fromkeys(
+            self._machines[0].drives, frozenset(m.name for m in self._machines)
+        )
+        """Who has everything that was acknowledged, by volume."""
         self.wants_switchover = False
         self.healing = False
         self.serving = True
@@ -155,19 +158,30 @@ class Operator:
             )
             for m in self._machines
         )
-        if together and self.holders:
+        if together:
             self.holders = frozenset(m.name for m in self._machines)
 
     def primary_said(self, machine: Machine, volume: int = 0) -> None:
-        """The Primary announced a state or acknowledged a write: who has its data, it thinks."""
-        holds = {machine.name} if machine.up_to_date else set()
-        if all(
-            s.conn >= ConnState.CONNECTED and s.pdsk is DiskState.UP_TO_DATE
-            for s in machine.states.values()
-        ):
-            holds.add(self._network.other(machine).name)
-        if holds:
-            self.holders = frozenset(holds)
+        """The Primary announced a state or acknowledged a write: who has its data, it thinks.
+
+        With nobody left who has a volume, whoever had it last has it still.
+        """
+        other = self._network.other(machine).name
+        for number, state in machine.states.items():
+            holds = {machine.name} if state.disk is DiskState.UP_TO_DATE else set()
+            if state.conn >= ConnState.CONNECTED and state.pdsk is DiskState.UP_TO_DATE:
+                holds.add(other)
+            if holds:
+                self._held[number] = frozenset(holds)
+
+    @property
+    def holders(self) -> frozenset[str]:
+        """The machines that have all volumes; none, if each has one that the other lacks."""
+        return frozenset.intersection(*self._held.values())
+
+    @holders.setter
+    def holders(self, names: frozenset[str]) -> None:
+        self._held = dict.fromkeys(self._held, names)
 
     def _on_death(self, machine: Machine) -> None:
         self._ready.pop(machine.name, None)
