@@ -42,6 +42,8 @@ def site() -> Iterator[Site]:
     """alpha is Primary, serves NBD on TCP as well, and resumes its role."""
     with tempfile.TemporaryDirectory(prefix="nbd-") as folder:
         made = Site(Path(folder), PORT, SIZE)
+        text = made.config.read_text()
+        made.config.write_text(text.replace("connect-int 1;", "connect-int 1; verify-alg crc32c;"))
         resume = "resume_primary = true\n"
         made.config.with_name("replblk.toml").write_text(
             f'{resume}nbd_listen = ["127.0.0.1:{NBD_PORT}"]\n'
