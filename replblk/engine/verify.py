@@ -59,6 +59,8 @@ class Verify:
         self._ctx = ctx
         self._disk_failure = disk_failure
         self._running: dict[int, Verification] = {}
+        self._late: set[tuple[int | None, int, int]] = set()
+        """Asked for by a verify that ended before the answer: connection, volume, sector."""
         self.start_sector: dict[int, int] = {}
         """Where the next verify of a volume begins: where the last one was interrupted."""
         self.stop_sector: dict[int, int] = {}
@@ -114,6 +116,10 @@ class Verify:
         """P_OV_REPLY: the peer's digest of a block we asked about."""
         run, sector, size = self._running.get(volume.number), reply.sector, reply.blksize
         alg = self._ctx.net.verify_alg
+        late = (self._ctx.peer.data, volume.number, sector)
+        if late in self._late:  # the verify ended, by a detach for one, while this was on its way
+            self._late.discard(late)
+            return
         if run is None or volume.state.conn is not ConnState.VERIFY_S or sector not in run.asked:
             raise PeerError(f"P_OV_REPLY for sector {sector}: not asked")
         if not alg or len(reply.digest) != auth.digest_size(alg):
@@ -145,6 +151,10 @@ class Verify:
     def on_negative(self, volume: Volume, ack: tuple[int, bytes, int, int]) -> bool:
         """P_NEG_RS_DREPLY while verifying: that block can't be compared. False if not ours."""
         run, sector = self._running.get(volume.number), ack[0]
+        late = (self._ctx.peer.data, volume.number, sector)
+        if late in self._late:
+            self._late.discard(late)
+            return True
         if run is None or sector not in run.asked:
             return False
         volume.ranges.release(run.asked.pop(sector))
@@ -294,5 +304,10 @@ class Verify:
                 self.start_sector[volume.number] = reached
                 self._ctx.tell(Level.INFO, f"Online Verify reached sector {reached}", volume.number)
             volume.peer_pending -= len(run.asked)
+            session = self._ctx.peer.data
+            if session is None:
+                self._late.clear()
+            else:
+                self._late.update((session, volume.number, sector) for sector in run.asked)
             for claim in run.asked.values():
                 volume.ranges.release(claim)

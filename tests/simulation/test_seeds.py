@@ -41,6 +41,7 @@ WIDER_SEEDS = [
 WIDER_ONCE_FAILED = (
     ("storm", 7),  # writes not replicated, in the old generation, while a peer was invalidated
     ("storm", 28),  # as storm 7
+    ("wide", 460),  # detached while a verify ran: the late answer cost the connection
     ("kernel", 7),  # the disk was gone when the transaction that waited for its bitmap heard of it
     ("storm", 7065),  # a Primary got its disk back without its peer, in the old generation
     ("kernel", 33),  # demoted with data that only the peer had flushed: both lost power, unmarked
