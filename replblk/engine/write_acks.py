@@ -7,16 +7,25 @@ cleared on both nodes. Source: protocol, data path, dp_flags.
 
 from __future__ import annotations
 
-from replblk.model.vocabulary import Protocol
+from typing import TYPE_CHECKING
+
+from replblk.model.vocabulary import ConnState, Protocol
 from replblk.wire.packets import DP_MAY_SET_IN_SYNC, DP_SEND_RECEIVE_ACK, DP_SEND_WRITE_ACK
+
+if TYPE_CHECKING:
+    from replblk.engine.context import Context
+    from replblk.engine.volume import Volume
 
 FLAGS_SINCE = 100
 """Protocol version from which the flags decide."""
+_SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
 _ACKS = DP_SEND_RECEIVE_ACK | DP_SEND_WRITE_ACK
 
 
-def flags_to_send(protocol: Protocol, apv: int, *, syncing: bool) -> int:
-    """What a write of ours asks for; syncing: a resync or a verify of its volume runs."""
+def flags_to_send(ctx: Context, volume: Volume) -> int:
+    """What a write of ours asks for now."""
+    protocol, apv = ctx.net.protocol, ctx.peer.apv
+    syncing = volume.state.conn in _SYNC_STATES
     flags = DP_SEND_RECEIVE_ACK if protocol is Protocol.B else 0
     if protocol is Protocol.C or (syncing and apv >= FLAGS_SINCE):
         flags |= DP_SEND_WRITE_ACK | (DP_MAY_SET_IN_SYNC if syncing else 0)

@@ -26,7 +26,7 @@ from replblk.engine.write_acks import flags_to_send
 from replblk.engine.write_request import ABSENT, DONE, FAILED, PENDING, Flush, WriteRequest
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
-from replblk.model.vocabulary import ConnState, DiskState
+from replblk.model.vocabulary import ConnState, DiskState, Protocol
 from replblk.wire.hot import barrier, data_header, trim_header
 from replblk.wire.packets import (
     DP_DISCARD,
@@ -55,7 +55,6 @@ _BEFORE_RESYNC = (
     *(ConnState.WF_BITMAP_T, ConnState.WF_SYNC_UUID),
 )
 """The peer gets no writes, and whose data count is not durable yet: writes wait."""
-_SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
 
 
 class WriteOrigin:
@@ -205,7 +204,7 @@ class WriteOrigin:
             return
         self.log.add(write)
         self._unacked[write.block_id] = write
-        flags = write.flags = self._ack_flags(volume) | (DP_FUA if write.fua else 0)
+        flags = write.flags = flags_to_send(self._ctx, volume) | (DP_FUA if write.fua else 0)
         seq = volume.next_seq()
         if write.kind == "write":
             peer.send_write(volume.number, write.sector, write.block_id, seq, flags, write.data)
@@ -229,7 +228,7 @@ class WriteOrigin:
         """
         volume, peer = write.volume, self._ctx.peer
         self.log.add(write, packets=-(-write.size // peer.request_bytes_max))
-        flags = self._ack_flags(volume) | (DP_FUA if write.fua else 0)
+        flags = flags_to_send(self._ctx, volume) | (DP_FUA if write.fua else 0)
         if peer.apv >= 100:
             flags = flags & ~DP_SEND_RECEIVE_ACK | DP_SEND_WRITE_ACK
         write.flags = flags
@@ -247,13 +246,11 @@ class WriteOrigin:
 
     def _sent(self, volume: Volume) -> None:
         volume.peer_pending += 1
-        if self.log.current.count >= self._ctx.net.max_epoch_size:
+        alone = volume.state.disk is not DiskState.UP_TO_DATE
+        barrier_tells = alone and self._ctx.net.protocol is not Protocol.C
+        if barrier_tells or self.log.current.count >= self._ctx.net.max_epoch_size:
             self.log.close()
         self._ko.watch()
-
-    def _ack_flags(self, volume: Volume) -> int:
-        syncing = volume.state.conn in _SYNC_STATES
-        return flags_to_send(self._ctx.net.protocol, self._ctx.peer.apv, syncing=syncing)
 
     # -- answers ------------------------------------------------------------------------------
 
@@ -345,7 +342,10 @@ class WriteOrigin:
         state = write.volume.state
         good_here = write.local == DONE and state.disk is DiskState.UP_TO_DATE
         if write.net == PENDING and not (write.enough and good_here):
-            return  # without a good local copy only the peer's disk counts
+            # Without a good local copy only the peer's disk counts; with A and B its barrier tells.
+            if write.enough and write.epoch is self.log.current:
+                self.log.close()
+            return
         good_there = write.net == DONE and state.pdsk is DiskState.UP_TO_DATE
         if not good_here and not good_there and state.susp_nod and write.epoch is None:
             self._frozen.add(write)

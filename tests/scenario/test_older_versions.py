@@ -89,3 +89,13 @@ def test_writes_while_a_resync_runs(lab: Lab) -> None:
     lab.in_sync()
     assert lab.out_of_sync_kib("alpha") == lab.out_of_sync_kib("beta") == 0
     assert lab.differing_blocks() == []
+
+
+def test_a_primary_without_a_disk_gets_its_answers(lab: Lab) -> None:
+    """With protocols A and B only the barrier's acknowledgement tells that the peer has it."""
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+    lab.write("alpha", 0, pattern(5, 4096))
+    lab.write("alpha", MIB, pattern(6, MIB))
+    lab.flush("alpha")
+    assert lab.on_disk("beta", MIB, MIB) == pattern(6, MIB)

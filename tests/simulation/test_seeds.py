@@ -44,6 +44,10 @@ WIDER_ONCE_FAILED = (
     ("wide", 460),  # detached while a verify ran: the late answer cost the connection
     ("kernel", 7),  # the disk was gone when the transaction that waited for its bitmap heard of it
     ("storm", 7065),  # a Primary got its disk back without its peer, in the old generation
+    (
+        "kernel",
+        373,
+    ),  # protocol A, no disk here: nobody ended the epoch a write waited for
     ("kernel", 33),  # demoted with data that only the peer had flushed: both lost power, unmarked
 )
 
