@@ -116,9 +116,7 @@ class Verify:
         """P_OV_REPLY: the peer's digest of a block we asked about."""
         run, sector, size = self._running.get(volume.number), reply.sector, reply.blksize
         alg = self._ctx.net.verify_alg
-        late = (self._ctx.peer.data, volume.number, sector)
-        if late in self._late:  # the verify ended, by a detach for one, while this was on its way
-            self._late.discard(late)
+        if self._is_late(volume, sector):
             return
         if run is None or volume.state.conn is not ConnState.VERIFY_S or sector not in run.asked:
             raise PeerError(f"P_OV_REPLY for sector {sector}: not asked")
@@ -148,12 +146,18 @@ class Verify:
         volume.read_sectors += size >> 9
         self._ctx.io.read(volume, sector_offset(sector), size, done)
 
+    def _is_late(self, volume: Volume, sector: int) -> bool:
+        """Whether its verify ended, by a detach for one, while this answer was on its way."""
+        late = (self._ctx.peer.data, volume.number, sector)
+        if late not in self._late:
+            return False
+        self._late.discard(late)
+        return True
+
     def on_negative(self, volume: Volume, ack: tuple[int, bytes, int, int]) -> bool:
         """P_NEG_RS_DREPLY while verifying: that block can't be compared. False if not ours."""
         run, sector = self._running.get(volume.number), ack[0]
-        late = (self._ctx.peer.data, volume.number, sector)
-        if late in self._late:
-            self._late.discard(late)
+        if self._is_late(volume, sector):
             return True
         if run is None or sector not in run.asked:
             return False

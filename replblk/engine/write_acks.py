@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 FLAGS_SINCE = 100
 """Protocol version from which the flags decide."""
-_SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
+SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
 _ACKS = DP_SEND_RECEIVE_ACK | DP_SEND_WRITE_ACK
 
 
 def flags_to_send(ctx: Context, volume: Volume) -> int:
     """What a write of ours asks for now."""
     protocol, apv = ctx.net.protocol, ctx.peer.apv
-    syncing = volume.state.conn in _SYNC_STATES
+    syncing = volume.state.conn in SYNC_STATES
     flags = DP_SEND_RECEIVE_ACK if protocol is Protocol.B else 0
     if protocol is Protocol.C or (syncing and apv >= FLAGS_SINCE):
         flags |= DP_SEND_WRITE_ACK | (DP_MAY_SET_IN_SYNC if syncing else 0)

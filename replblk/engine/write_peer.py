@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
 from replblk.engine.epochs_received import EpochsReceived, ReceivedEpoch
-from replblk.engine.write_acks import flags_received
+from replblk.engine.write_acks import SYNC_STATES, flags_received
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import ConnState, DiskState
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 IN_PROGRESS_BYTES_MAX = 64 << 20
 """Peer data in memory and not yet on disk; above it reading from the data socket stops."""
-_SYNC_STATES = range(ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_T + 1)
 
 
 class PeerWrite:
@@ -276,7 +275,7 @@ class WritePeer:
         if not write.flags & DP_SEND_WRITE_ACK:
             return
         volume = write.volume
-        if write.flags & DP_MAY_SET_IN_SYNC and volume.state.conn in _SYNC_STATES:
+        if write.flags & DP_MAY_SET_IN_SYNC and volume.state.conn in SYNC_STATES:
             volume.mark_in_sync(write.sector, write.size)
             self._send_ack(Cmd.P_RS_WRITE_ACK, write, write.size)
         else:

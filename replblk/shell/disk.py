@@ -16,9 +16,9 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from replblk.engine.ports import Buffer
 from replblk.shell.backing_device import BackingDevice
 from replblk.shell.disk_writer import DiskDone, DiskWriter, WriteOp, WriteQueue
+from replblk.shell.gathering_disk import GatheringDisk, Read
 from replblk.shell.turns import stop_process
 
 COMMITTERS = 2
@@ -28,11 +28,10 @@ READERS = 4
 NOWAIT_BYTES_MAX = 64 << 10
 """Longest read tried on the loop's thread: copying it takes some microseconds."""
 
-_Read = tuple[int, int, int]  # op, offset, length
 _Answer = tuple[int, int, bytes | memoryview | None]
 
 
-class FileDisk:
+class FileDisk(GatheringDisk):
     """One open backing device (``engine.ports.Disk``)."""
 
     def __init__(
@@ -42,19 +41,12 @@ class FileDisk:
         on_done: DiskDone,
         committers: int = COMMITTERS,
     ) -> None:
-        self.size_bytes = device.size_bytes
-        self.block_bytes = device.block_bytes
-        self._device = device
+        super().__init__(device, on_done)
         self._loop = loop
-        self._on_done = on_done
-        self._in_flight = 0
-        self._closed = False
-        self._reads: list[_Read] = []
-        self._writes: list[WriteOp] = []
         self._nowait = hasattr(os, "RWF_NOWAIT")
         self._answers: list[_Answer] = []
         self._answers_lock = threading.Lock()
-        self._read_queue: queue.SimpleQueue[_Read | None] = queue.SimpleQueue()
+        self._read_queue: queue.SimpleQueue[Read | None] = queue.SimpleQueue()
         self._readers = [
             threading.Thread(target=self._run_reads, name=f"disk-reader-{number}", daemon=True)
             for number in range(READERS)
@@ -69,33 +61,7 @@ class FileDisk:
             for number in range(committers)
         ]
 
-    def read(self, op: int, offset: int, length: int) -> None:
-        """Read *length* bytes."""
-        self._check(offset, length)
-        self._reads.append((op, offset, length))
-
-    def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
-        """Write *data*, which stays untouched by the caller until the answer."""
-        self._check(offset, len(data))
-        self._writes.append(WriteOp(op, offset, len(data), data, durable))
-
-    def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
-        """Make the range read as zeroes."""
-        self._check(offset, length)
-        self._writes.append(WriteOp(op, offset, length, None, durable, unmap))
-
-    def flush(self, op: int) -> None:
-        """Make every answered write durable."""
-        assert not self._closed, "a flush of a closed disk"
-        self._in_flight += 1
-        self._writes.append(WriteOp(op, 0, 0, None, durable=True))
-
-    def close(self) -> None:
-        """Stop the threads and give the lock back; nothing may be in flight."""
-        assert not self._in_flight, f"{self._in_flight} operations in flight on a disk being closed"
-        if self._closed:
-            return
-        self._closed = True
+    def _stop(self) -> None:
         for _ in self._readers:
             self._read_queue.put(None)
         self._write_queue.close()
@@ -103,36 +69,23 @@ class FileDisk:
             reader.join()
         for writer in self._writers:
             writer.join()
-        self._device.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the device and its lock were given back."""
-        return self._closed
 
     def end_step(self) -> None:
         """Hand over what was gathered."""
-        if self._writes:
-            writes, self._writes = self._writes, []
-            self._write_queue.put(writes)
+        if self._gathered:
+            self._write_queue.put(list(self._gathered))
+            self._gathered.clear()
         if self._reads:
-            reads, self._reads = self._reads, []
+            reads = list(self._reads)
+            self._reads.clear()
             if self._nowait:
                 reads = self._answer_from_cache(reads)
             for read in reads:
                 self._read_queue.put(read)
 
-    def _check(self, offset: int, length: int) -> None:
-        assert not self._closed, "an operation on a closed disk"
-        assert length > 0, "an empty operation"
-        assert offset >= 0, f"offset {offset}"
-        assert not (offset | length) & 511, f"offset {offset} or length {length} is no multiple"
-        assert offset + length <= self.size_bytes, f"{offset}+{length} ends behind the device"
-        self._in_flight += 1
-
-    def _answer_from_cache(self, reads: list[_Read]) -> list[_Read]:
+    def _answer_from_cache(self, reads: list[Read]) -> list[Read]:
         """Answer what the page cache holds; returns the rest."""
-        left: list[_Read] = []
+        left: list[Read] = []
         hits: list[_Answer] = []
         for read in reads:
             op, offset, length = read
@@ -177,8 +130,7 @@ class FileDisk:
     def _deliver(self) -> None:
         with self._answers_lock:
             answers, self._answers = self._answers, []
-        self._in_flight -= len(answers)
-        assert self._in_flight >= 0, "more answers than operations"
+        self._ended(len(answers))
         for op, failed, data in answers:
             self._on_done(op, failed, data)
 

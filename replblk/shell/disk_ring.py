@@ -19,10 +19,8 @@ import asyncio
 import errno
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 
-from replblk.engine.ports import Buffer
 from replblk.model.latency import Latencies
 from replblk.shell.backing_device import BackingDevice
 from replblk.shell.buffers import Pool, Slot, aligned_bytes
@@ -35,6 +33,7 @@ from replblk.shell.disk_writer import (
     WriteOp,
     merged_runs,
 )
+from replblk.shell.gathering_disk import GatheringDisk
 from replblk.shell.turns import stop_process
 from replblk.shell.uring import RWF_DSYNC, Ring
 
@@ -83,7 +82,7 @@ class _Run:
         self.judging = 0
 
 
-class RingDisk:
+class RingDisk(GatheringDisk):
     """One open backing device (``engine.ports.Disk``). Raises OSError where the system refuses."""
 
     def __init__(
@@ -93,23 +92,16 @@ class RingDisk:
         on_done: DiskDone,
         latencies: Latencies,
     ) -> None:
-        self.size_bytes = device.size_bytes
-        self.block_bytes = device.block_bytes
+        super().__init__(device, on_done)
         self.failed = False
         """A flush has failed: nothing more is promised."""
-        self._device = device
         self._loop = loop
-        self._on_done = on_done
         self._latencies = latencies
         self._waits_since_ns = 0
         """Since when gathered operations wait for a batch to end; 0: none does."""
-        self._in_flight = 0
-        self._closed = False
         self._numbers = 0
         self._flying: dict[int, Callable[[int], None]] = {}
         self._batches = 0
-        self._gathered: deque[WriteOp] = deque()
-        self._reads: deque[tuple[int, int, int]] = deque()
         self._reading = 0
         self._pool = Pool()
         self._zeroes: Slot | None = None
@@ -122,44 +114,10 @@ class RingDisk:
             raise
         loop.add_reader(self._ring.fileno(), self._on_completions)
 
-    # -- the port -----------------------------------------------------------------------------
-
-    def read(self, op: int, offset: int, length: int) -> None:
-        """Read *length* bytes."""
-        self._check(offset, length)
-        self._reads.append((op, offset, length))
-
-    def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
-        """Write *data*, which stays untouched by the caller until the answer."""
-        self._check(offset, len(data))
-        self._gathered.append(WriteOp(op, offset, len(data), data, durable))
-
-    def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
-        """Make the range read as zeroes."""
-        self._check(offset, length)
-        self._gathered.append(WriteOp(op, offset, length, None, durable, unmap))
-
-    def flush(self, op: int) -> None:
-        """Make every answered write durable."""
-        assert not self._closed, "a flush of a closed disk"
-        self._in_flight += 1
-        self._gathered.append(WriteOp(op, 0, 0, None, durable=True))
-
-    def close(self) -> None:
-        """Give everything back; nothing may be in flight."""
-        assert not self._in_flight, f"{self._in_flight} operations in flight on a disk being closed"
-        if self._closed:
-            return
-        self._closed = True
+    def _stop(self) -> None:
         self._loop.remove_reader(self._ring.fileno())
         self._ring.close()
         os.close(self._fd)
-        self._device.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the device and its lock were given back."""
-        return self._closed
 
     def end_step(self) -> None:
         """Hand over what was gathered."""
@@ -169,14 +127,6 @@ class RingDisk:
             self._begin_batches()
         if self._ring.pending:
             self._submit()
-
-    def _check(self, offset: int, length: int) -> None:
-        assert not self._closed, "an operation on a closed disk"
-        assert length > 0, "an empty operation"
-        assert offset >= 0, f"offset {offset}"
-        assert not (offset | length) & 511, f"offset {offset} or length {length} is no multiple"
-        assert offset + length <= self.size_bytes, f"{offset}+{length} ends behind the device"
-        self._in_flight += 1
 
     # -- the ring -----------------------------------------------------------------------------
 
@@ -208,8 +158,7 @@ class RingDisk:
             stop_process("the disk's ring")
 
     def _answer(self, op: int, failed: int, data: memoryview | None) -> None:
-        self._in_flight -= 1
-        assert self._in_flight >= 0, "more answers than operations"
+        self._ended(1)
         self._on_done(op, failed, data)
 
     # -- reads --------------------------------------------------------------------------------

@@ -1,0 +1,85 @@
+"""What both ways to a disk have in common: operations are judged and gathered until a step ends.
+
+Offsets and lengths in bytes, multiples of 512. All methods are called on the loop's thread.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+
+from replblk.engine.ports import Buffer
+from replblk.shell.backing_device import BackingDevice
+from replblk.shell.disk_writer import DiskDone, WriteOp
+
+Read = tuple[int, int, int]  # op, offset, length
+
+
+class GatheringDisk(ABC):
+    """The front of a disk (``engine.ports.Disk``). A subclass has ``end_step`` and ``_stop``."""
+
+    def __init__(self, device: BackingDevice, on_done: DiskDone) -> None:
+        self.size_bytes = device.size_bytes
+        self.block_bytes = device.block_bytes
+        self._device = device
+        self._on_done = on_done
+        self._in_flight = 0
+        self._closed = False
+        self._reads: deque[Read] = deque()
+        self._gathered: deque[WriteOp] = deque()
+
+    def read(self, op: int, offset: int, length: int) -> None:
+        """Read *length* bytes."""
+        self._check(offset, length)
+        self._reads.append((op, offset, length))
+
+    def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
+        """Write *data*, which stays untouched by the caller until the answer."""
+        self._check(offset, len(data))
+        self._gathered.append(WriteOp(op, offset, len(data), data, durable))
+
+    def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
+        """Make the range read as zeroes."""
+        self._check(offset, length)
+        self._gathered.append(WriteOp(op, offset, length, None, durable, unmap))
+
+    def flush(self, op: int) -> None:
+        """Make every answered write durable."""
+        assert not self._closed, "a flush of a closed disk"
+        self._in_flight += 1
+        self._gathered.append(WriteOp(op, 0, 0, None, durable=True))
+
+    @abstractmethod
+    def end_step(self) -> None:
+        """Hand over what was gathered."""
+
+    def close(self) -> None:
+        """Stop and give device and lock back; nothing may be in flight."""
+        assert not self._in_flight, f"{self._in_flight} operations in flight on a disk being closed"
+        if self._closed:
+            return
+        self._closed = True
+        self._stop()
+        self._device.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the device and its lock were given back."""
+        return self._closed
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """End what carries the operations out."""
+
+    def _check(self, offset: int, length: int) -> None:
+        assert not self._closed, "an operation on a closed disk"
+        assert length > 0, "an empty operation"
+        assert offset >= 0, f"offset {offset}"
+        assert not (offset | length) & 511, f"offset {offset} or length {length} is no multiple"
+        assert offset + length <= self.size_bytes, f"{offset}+{length} ends behind the device"
+        self._in_flight += 1
+
+    def _ended(self, operations: int) -> None:
+        """So many are about to be answered."""
+        self._in_flight -= operations
+        assert self._in_flight >= 0, "more answers than operations"
