@@ -10,6 +10,7 @@ import pytest
 from tests.interop.kernel.config import Options
 from tests.interop.kernel.nodes import (
     CONNECTED,
+    LOOKING,
     KernelNode,
     ReplblkNode,
     check,
@@ -87,7 +88,7 @@ def test_the_wrong_secret(pair: Pair) -> None:
     wait(pair.kernel, "cs:StandAlone")
     assert "Authentication of peer failed" in pair.kernel.log()
     eventually("replblk says so", lambda: "Authentication of peer failed" in pair.replblk.log(), 10)
-    stay(pair.replblk, "cs:(WFConnection|Unconnected)", 1)
+    stay(pair.replblk, LOOKING, 1)
     pair.configure(AUTH)
     check(pair.kernel, "connect")
     stay(pair.kernel, "ds:Inconsistent/DUnknown", 3)
@@ -103,7 +104,7 @@ def test_a_secret_on_one_side(pair: Pair, side: str) -> None:
     eventually("told", lambda: "expected AuthChallenge packet, received" in pair.first.log(), 20)
     if side == "kernel":
         wait(pair.kernel, "cs:StandAlone")
-    stay(pair.second, "cs:(WFConnection|Unconnected|BrokenPipe|ProtocolError|NetworkFailure)", 2)
+    stay(pair.second, LOOKING, 2)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.kernel.nodes import CONNECTED, check, eventually, pattern, stay, wait, wait_both
+from tests.interop.kernel.nodes import (
+    CONNECTED,
+    LOOKING,
+    check,
+    eventually,
+    pattern,
+    stay,
+    wait,
+    wait_both,
+)
 from tests.interop.kernel.pair import Pair
 
 sides = pytest.mark.parametrize("side", ["kernel", "replblk"])
@@ -51,7 +60,7 @@ def test_no_version_in_common(pair: Pair, offered: tuple[int, int]) -> None:
     pair.create()
     pair.up()
     wait(pair.kernel, "cs:StandAlone")
-    stay(pair.replblk, "cs:(WFConnection|Unconnected)", 1)
+    stay(pair.replblk, LOOKING, 1)
     least, most = offered
     sentence = "incompatible DRBD dialects: I support {}-{}, peer supports {}-{}"
     for node, ranges in (

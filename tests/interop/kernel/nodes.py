@@ -395,6 +395,13 @@ def eventually(what: str, there: Callable[[], bool], limit_s: float = WAIT_S) ->
         time.sleep(0.05)
 
 
+# What a node goes through that keeps looking for its peer and never takes one: a kernel is in
+# WFReportParams from the handshake until it hears what it can't accept.
+LOOKING = (
+    "cs:(WFConnection|Unconnected|WFReportParams|BrokenPipe|ProtocolError|NetworkFailure|TearDown)"
+)
+
+
 def stay(node: Node, wanted: str, seconds: float) -> None:
     """/proc/drbd matches all the time."""
     end = time.monotonic() + seconds
