@@ -1,6 +1,6 @@
 # replblk: everything a developer or a newcomer runs. `make help` reads the texts after ##.
-# No target needs root, and all of them work on a clean clone: what they need is installed first,
-# into .venv, and again only after pyproject.toml has changed.
+# No target but `databases` needs root, and all of them work on a clean clone: what they need is
+# installed first, into .venv, and again only after pyproject.toml has changed.
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -12,6 +12,7 @@ REQUIRE ?=
 MUTANTS ?=
 ROUNDS ?= 300
 EVERY ?= 1
+KINDS ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TESTS ?= tests
 DEMO_FILE ?=
@@ -30,7 +31,7 @@ FIND_PYTHON = for python in $(PYTHONS); do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop fmt lint type check sim soak soak-kill crash-states kill-points mutants fuzz bench docs clean
+.PHONY: help setup demo test interop fmt lint type check sim soak soak-kill crash-states kill-points databases mutants fuzz bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
@@ -100,6 +101,10 @@ crash-states: $(VENV)/installed-test ## power cuts out of a recorded story of tw
 
 kill-points: $(VENV)/installed-test ## SIGKILL at every disk system call, by strace: EVERY=1
 	@$(PY) -m tests.processes.kill_points --every $(EVERY)
+
+databases: $(VENV)/installed-test ## SQLite, PostgreSQL, MariaDB on the device, killed: ROUNDS=20
+	@$(PY) -m tests.processes.databases --rounds $(if $(filter file,$(origin ROUNDS)),20,$(ROUNDS)) \
+	--seed $(SEED) $(if $(KINDS),--kinds $(KINDS))
 
 mutants: $(VENV)/installed-test ## plant every known bug: the checkers must find each (some minutes)
 	@$(PY) -m tests.mutants.run $(MUTANTS)

@@ -9,6 +9,7 @@ was made is noted in the run directory. Links: the ``device`` of the configurati
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -101,7 +102,7 @@ class BlockDevice:
 
     def detach_fuse(self) -> bool:
         """End the device; False if there is none."""
-        if not self._mount.exists():
+        if not _is_there(self._mount):
             return False
         if self._loop.exists():
             self._check_unused(Path(self._loop.read_text()).name)
@@ -116,7 +117,7 @@ class BlockDevice:
                 remove_link(link, path)
             self._run("losetup", "--detach", path)
             self._loop.unlink()
-        if os.path.ismount(self._mount):
+        if _is_mounted(self._mount):
             self._run("umount", str(self._mount))
         self._end(self._fuse_pid, signal.SIGTERM)
         self._mount.rmdir()
@@ -135,7 +136,7 @@ class BlockDevice:
         if not _ended(self._nbd_pid) or not _ended(self._fuse_pid):
             what = f"/dev/nbd{index}" if index is not None else "a block device"
             raise AdminError(f"{self._name}: is {what} already", EXIT_FAILED)
-        if self._mount.exists():
+        if _is_there(self._mount):
             self._tear_down_fuse()  # its nbdfuse was killed
 
     def _check_unused(self, name: str) -> None:
@@ -184,3 +185,20 @@ class BlockDevice:
 def _ended(pid_file: Path) -> bool:
     """Whether the helper of that file is gone; there may never have been one."""
     return not pid_file.exists() or has_ended(pid_file.read_text().strip())
+
+
+def _is_there(mount: Path) -> bool:
+    """Whether the folder exists; also one whose nbdfuse has ended, which nobody can look into."""
+    try:
+        os.lstat(mount)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+    return True
+
+
+def _is_mounted(mount: Path) -> bool:
+    """Whether something is mounted there, be it dead."""
+    return _is_there(mount) and (not os.path.exists(mount) or os.path.ismount(mount))

@@ -110,6 +110,23 @@ def test_a_killed_nbdfuse_is_cleaned_up_by_the_next(site: Site) -> None:
     assert loops() == before
 
 
+def test_when_the_daemon_was_killed_the_device_can_still_be_ended(site: Site) -> None:
+    """nbdfuse ends with its server, and leaves a mount that can't be looked into."""
+    before = loops()
+    site.run("alpha", "attach-fuse", "r0")
+    mount = site.run_file("alpha", "fuse-0")
+    os.kill(site.pid("alpha"), 9)
+    helper = int(site.run_file("alpha", "fuse-0.pid").read_text())
+    loop = Path(site.run_file("alpha", "fuse-0.loop").read_text())
+    with pytest.raises(OSError, match="Input/output"), loop.open("rb", buffering=0) as device:
+        os.pread(device.fileno(), 4096, 8 << 20)
+    until(lambda: not Path(f"/proc/{helper}").exists() or "Z" in _state(helper))
+    until(lambda: not os.path.exists(mount))
+    site.run("alpha", "detach-fuse", "r0")
+    assert loops() == before
+    assert not mount.exists()
+
+
 def _state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
