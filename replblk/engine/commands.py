@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from replblk.engine.answers import outcome, refusal, unknown_algorithm
 from replblk.engine.context import SECOND_NS
 from replblk.engine.disconnecting import Disconnect
+from replblk.engine.disk_failure import lose_disk
 from replblk.engine.new_current_uuid import NewCurrentUuid
 from replblk.engine.ports import Answer, Command
 from replblk.engine.resume import resumption
@@ -258,7 +259,7 @@ class Commands:
             then(Answer())
             return
         if command.options.get("force"):
-            self._ctx.states.force(volume, "detach --force", disk=DiskState.FAILED)
+            lose_disk(self._ctx, volume, "detach --force")
             self._ctx.io.abort(volume, errnos.ESHUTDOWN)
             self._await_diskless(volume, then, at_most_ns=SECOND_NS)
             return

@@ -70,4 +70,17 @@ class DiskFailure:
         if volume.state.disk > DiskState.FAILED:
             self._ctx.tell(Level.ERROR, "Local IO failed. Detaching...", volume.number)
             volume.io_failed = True
-            self._ctx.states.force(volume, what, disk=DiskState.FAILED)
+            lose_disk(self._ctx, volume, what)
+
+
+def lose_disk(ctx: Context, volume: Volume, why: str) -> None:
+    """The disk is Failed; the target of a resync that said it is done is what has the data now.
+
+    It was told nothing else, and begins a generation for what we go on to write there.
+    """
+    if volume.target_done:
+        volume.adopt_own_generation_for_peer()
+        changes = {"conn": ConnState.CONNECTED, "pdsk": DiskState.UP_TO_DATE}
+        ctx.states.force(volume, why, disk=DiskState.FAILED, **changes)
+    else:
+        ctx.states.force(volume, why, disk=DiskState.FAILED)

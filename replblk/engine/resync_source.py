@@ -148,6 +148,7 @@ class ResyncSource:
         if volume.state.conn not in _SOURCE or volume.dirty_bits > failed:
             return
         session = self._ctx.peer.data
+        volume.target_done = True
 
         def answered() -> None:
             if session == self._ctx.peer.data and volume.state.conn in _SOURCE:
@@ -172,7 +173,7 @@ class ResyncSource:
         if old.conn in _SOURCE and new.conn not in _SOURCE:
             for key in [key for key in self._answered if key[0] == volume.number]:
                 del self._answered[key]
-            volume.sync_uuid_pending = False
+            volume.sync_uuid_pending = volume.target_done = False
             volume.resync = None
             volume.release_held()
 

@@ -98,6 +98,8 @@ class Volume:
         self.sync_uuid_pending = False
         """Source: P_SYNC_UUID is not sent yet; target: it is not durable yet. Writes wait."""
         self.resync: ResyncProgress | None = None
+        self.target_done = False
+        """Source: the target says that the resync is done; our side of its end is under way."""
         self.target_unfinished = False
         """Source: the connection was lost with blocks never sent; the target can't be done."""
 

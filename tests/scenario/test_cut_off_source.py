@@ -75,3 +75,15 @@ def test_when_the_target_may_be_done_what_follows_has_a_name_of_its_own() -> Non
     lab.reaches("alpha", conn=ConnState.STANDALONE)
     assert lab.state("alpha").role is Role.PRIMARY
     assert lab.told("alpha", "uuid_compare()=-100") or lab.told("alpha", "Unrelated data")
+
+
+def test_a_source_whose_disk_fails_when_the_target_is_done_goes_on_with_the_targets_data() -> None:
+    """The target said so, and the source has yet to finish: it must not call it Inconsistent."""
+    lab = resyncing()
+    node = lab["alpha"].node
+    assert node is not None
+    lab.world.run_until(lambda: bool(node.volumes[0].target_done), 10**10)
+    lab.command("alpha", "detach", force=True)
+    assert lab.state("alpha").pdsk is DiskState.UP_TO_DATE
+    lab.write("alpha", 0, b"N" * BLOCK)
+    assert lab.read("alpha", 0, BLOCK) == b"N" * BLOCK

@@ -29,6 +29,7 @@ ONCE_FAILED = (
     37243,  # not the pair's fault: delays beyond ping-timeout went on after everything was mended
     100373,  # writes of a Primary without a disk, applied after the connection was lost: unmarked
     105099,  # not the pair's fault: clients that found no free place kept looking, for seconds
+    200846,  # the source's disk failed when the target was done: it called that Inconsistent
     202332,  # not the pair's fault: nobody had all volumes, yet somebody was promoted
     5183,  # an acknowledgement on the meta socket counted as noise in a bitmap transfer
 )
