@@ -47,6 +47,28 @@ class Ranges:
     def __init__(self) -> None:
         self._buckets: dict[int, list[RangeLock]] = {}
 
+    def claim(self, sector: int, size_bytes: int) -> RangeLock | None:
+        """``lock`` for a writer that nobody is in the way of: its claim, granted.
+
+        None: ``lock`` has to look, for somebody is, or the range crosses from one MiB to another.
+        """
+        end = sector + (size_bytes >> 9)
+        buckets = self._buckets
+        first = sector >> _BUCKET_SHIFT
+        if first != (end - 1) >> _BUCKET_SHIFT:
+            return None
+        bucket = buckets.get(first)
+        claim = RangeLock(sector, end, True, _told)
+        if bucket is None:
+            buckets[first] = [claim]
+        else:
+            for other in bucket:
+                if other.start < end and sector < other.end:
+                    return None
+            bucket.append(claim)
+        claim.granted = True
+        return claim
+
     def lock(self, sector: int, size_bytes: int, go: Go, *, exclusive: bool) -> None:
         """Claim a range; *go* gets the claim once it is granted: maybe before this returns."""
         claim = RangeLock(sector, sector + (size_bytes >> 9), exclusive, go)

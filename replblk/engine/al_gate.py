@@ -7,7 +7,7 @@ durable, then the writes that wanted the new extents. Source: DRBD's metadata or
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from replblk.model.units import AL_EXTENT_BITS
@@ -45,12 +45,15 @@ class AlGate:
 
     def enter_at_once(self, extents: range) -> bool:
         """``enter`` where nobody has to wait: whether the references were taken."""
-        return not self._closed and not self._waiting and self._take(extents)
+        if self._closed or self._waiting:
+            return False
+        return self._log.get(extents[0]) if len(extents) == 1 else self._take(extents)
 
-    def leave(self, extents: range) -> None:
-        """Give the references back: the write is finished here and at the peer, or marked."""
+    def leave(self, extents: Iterable[int]) -> None:
+        """Give references back: their writes are finished here and at the peer, or marked."""
+        put = self._log.put
         for extent in extents:
-            self._log.put(extent)
+            put(extent)
 
     def pump(self) -> bool:
         """Start a transaction for what waits, if none is being written; True if one was started."""

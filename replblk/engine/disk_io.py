@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from replblk.engine.context import TENTH_NS
-from replblk.engine.ports import Buffer
+from replblk.engine.ports import Buffer, DiskAnswer
 from replblk.model.units import SECTOR_BYTES
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ class DiskIo:
     ) -> None:
         """Write bytes of the backing device."""
         assert volume.backing is not None
-        volume.backing.write(self._launch(volume, then), offset, data, durable=durable)
+        if volume.config.options.disk_timeout:
+            op = self._launch(volume, then)
+        else:
+            op = self._next = self._next + 1
+            self._flying[op] = (volume, then)
+            volume.in_flight += 1
+        volume.backing.write(op, offset, data, durable=durable)
 
     def zero(
         self, volume: Volume, offset: int, length: int, then: Then, *, unmap: bool, durable: bool
@@ -59,12 +65,21 @@ class DiskIo:
     def done(self, op: int, errno: int, data: Buffer | None) -> None:
         """An operation ended: hand the answer to whoever asked, then see whether a detach waits."""
         volume, then = self._flying.pop(op)
-        self._since_ns.pop(op, None)
+        if self._since_ns:
+            self._since_ns.pop(op, None)
         volume.in_flight -= 1
         then(errno, data)
         if volume.in_flight == 0 and volume.when_drained is not None:
             action, volume.when_drained = volume.when_drained, None
             action()
+
+    def all_done(self, answers: list[DiskAnswer]) -> None:
+        """Operations ended, in this order: as if ``done`` were told of each."""
+        ctx, deferred = self._ctx, self._ctx.deferred
+        for op, errno, data in answers:
+            self.done(op, errno, data)
+            if deferred:
+                ctx.run_deferred()
 
     def _launch(self, volume: Volume, then: Then) -> int:
         self._next += 1

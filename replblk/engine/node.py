@@ -24,7 +24,7 @@ from replblk.engine.handlers import HandlerCalls
 from replblk.engine.handshake import Handshake
 from replblk.engine.peer_link import PeerLink
 from replblk.engine.peer_state import PeerState
-from replblk.engine.ports import Buffer, ClientRequest, Command, Ports
+from replblk.engine.ports import ClientRequest, Command, DiskAnswer, Ports
 from replblk.engine.read import ReadPath
 from replblk.engine.resync_bitmap import ResyncBitmap
 from replblk.engine.resync_source import ResyncSource
@@ -43,9 +43,20 @@ from replblk.model.latency import Latencies
 from replblk.model.notices import Level
 from replblk.model.state import State
 from replblk.model.status import NodeStatus
+from replblk.model.units import DISCARD_BYTES_MAX
 from replblk.model.vocabulary import ConnState, DiskState
 from replblk.wire.framing import Packet
-from replblk.wire.hot import parse_barrier, parse_barrier_ack, parse_block_ack, parse_data
+from replblk.wire.hot import (
+    AckPacket,
+    DataPacket,
+    block_ack,
+    data_header,
+    judge_size,
+    parse_barrier,
+    parse_barrier_ack,
+    parse_block_ack,
+    parse_data,
+)
 from replblk.wire.packets import ID_SYNCER, Cmd, decode
 
 _TOLERATED_UNKNOWN = frozenset(
@@ -78,7 +89,7 @@ class Node:
         ctx.io.too_slow = failure.too_slow
         ctx.handlers = HandlerCalls(ctx)
         ctx.states = States(ctx, self._after)
-        ctx.peer = PeerLink(ctx, self._on_packet, self._on_broken)
+        ctx.peer = PeerLink(ctx, self._on_packet, self._on_acks, self._on_writes, self._on_broken)
         self._writes = WriteOrigin(ctx, failure)
         self._peer_writes = WritePeer(
             ctx, failure, lambda volume, then: self._follow.begin_generation(volume, then=then)
@@ -130,7 +141,7 @@ class Node:
             "write": self._writes.on_write,
             "zero": self._writes.on_write,
             "trim": self._writes.on_write,
-            "flush": self._writes.on_flush,
+            "flush": self._writes.flushes.on_flush,
         }
 
     # -- the protocol on one page -------------------------------------------------------------
@@ -227,6 +238,39 @@ class Node:
             return
         route(volume, packet)
 
+    def _on_acks(self, acks: list[AckPacket]) -> None:
+        """Acknowledgements of writes in a row: as ``_on_packet`` for each, with less ado."""
+        peer, volumes, on_block_ack = self._ctx.peer, self._ctx.volumes, self._writes.on_block_ack
+        plain = self._handshake.protocol_received and not self._handshake.active
+        meta = peer.meta
+        for _, number, cmd, _, _, sector, block_id, size, seq in acks:
+            volume = volumes.get(number)
+            if volume is None or not plain or block_id == ID_SYNCER:
+                self._on_packet(Packet(Cmd(cmd), number, block_ack(sector, block_id, size, seq)))
+            else:
+                if size & 511 or size > DISCARD_BYTES_MAX:
+                    judge_size("an acknowledgement", sector, size, 0, DISCARD_BYTES_MAX)
+                volume.saw_seq(seq)
+                on_block_ack(cmd, volume, sector, block_id, size)
+            if peer.meta != meta:
+                return
+
+    def _on_writes(self, writes: list[DataPacket]) -> None:
+        """P_DATA in a row: as ``_on_packet`` for each, with less ado."""
+        peer, volumes, on_write = self._ctx.peer, self._ctx.volumes, self._peer_writes.on_write
+        plain = self._handshake.protocol_received and not self._handshake.active
+        link = peer.data
+        for number, sector, block_id, seq, flags, data in writes:
+            volume = volumes.get(number)
+            if volume is None or not plain:
+                payload = data_header(sector, block_id, seq, flags) + data
+                self._on_packet(Packet(Cmd.P_DATA, number, payload))
+            else:
+                self._exchange.expects_only_bitmap(Cmd.P_DATA, number)
+                on_write(volume, sector, block_id, seq, flags, data)
+            if peer.data != link:
+                return
+
     def _decode(self, packet: Packet) -> Any:
         peer = self._ctx.peer
         return decode(packet.cmd, packet.payload, features=peer.features, apv=peer.apv)
@@ -242,7 +286,7 @@ class Node:
         if ack[1] == ID_SYNCER:
             self._source.on_ack(packet.cmd, volume, ack)
         else:
-            self._writes.on_block_ack(packet.cmd, volume, ack)
+            self._writes.on_block_ack(packet.cmd, volume, *ack[:3])
 
     def _on_neg_rs_dreply(self, volume: Volume, packet: Packet) -> None:
         ack = self._block_ack(volume, packet)
@@ -313,9 +357,9 @@ class Node:
         """Our address can't be listened on."""
         self._events.append((self._connection.on_listen_failed, (why,)))
 
-    def on_disk_done(self, op: int, errno: int, data: Buffer | None) -> None:
-        """A disk operation ended; errno 0: well."""
-        self._events.append((self._ctx.io.done, (op, errno, data)))
+    def on_disk_answers(self, answers: list[DiskAnswer]) -> None:
+        """Disk operations ended, in this order; errno 0: well."""
+        self._events.append((self._ctx.io.all_done, (answers,)))
 
     def on_handler_done(self, number: int, exit_code: int, trouble: str) -> None:
         """A handler is over; trouble: why its exit code means nothing, or ""."""
@@ -325,17 +369,20 @@ class Node:
         """The time asked for has come."""
         self._ctx.timers.woken()
 
-    def on_client_request(self, request: ClientRequest) -> None:
-        """A client wants to read, write, zero, trim or flush."""
-        self._events.append((self._client_request, (request,)))
+    def on_client_requests(self, requests: list[ClientRequest]) -> None:
+        """Clients want to read, write, zero, trim or flush, in this order."""
+        self._events.append((self._client_requests, (requests,)))
 
     def on_command(self, command: Command) -> None:
         """The administrator wants something."""
         self._events.append((self._commands.on_command, (command,)))
 
-    def _client_request(self, request: ClientRequest) -> None:
-        volume = self._ctx.volumes[request.volume]
-        self._clients[request.kind](volume, request)
+    def _client_requests(self, requests: list[ClientRequest]) -> None:
+        ctx, clients, deferred = self._ctx, self._clients, self._ctx.deferred
+        for request in requests:
+            clients[request.kind](ctx.volumes[request.volume], request)
+            if deferred:
+                ctx.run_deferred()
 
     def step(self) -> None:
         """Drain the queue; then everything that was gathered: log transactions, barriers, waits."""

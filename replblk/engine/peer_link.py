@@ -19,7 +19,13 @@ from replblk.model.vocabulary import ConnState
 from replblk.wire import auth
 from replblk.wire.commands import DATA_HEADER_BYTES
 from replblk.wire.framing import Deframer, Packet, frame_header
-from replblk.wire.hot import ack_packet, block_ack, data_header, data_packet
+from replblk.wire.hot import (
+    AckPacket,
+    DataPacket,
+    ack_packet,
+    block_ack,
+    data_packet,
+)
 from replblk.wire.packets import Cmd, encode
 
 if TYPE_CHECKING:
@@ -44,10 +50,16 @@ class PeerLink:
         self,
         ctx: Context,
         packet: Callable[[Packet], None],
+        acks: Callable[[list[AckPacket]], None],
+        writes: Callable[[list[DataPacket]], None],
         broken: Callable[[ConnState, str], None],
     ) -> None:
+        """acks, writes: told of the data plane's common packets, many at once; packet: of all
+        others, and of these, too, where anything about them is out of the ordinary."""
         self._ctx = ctx
         self._packet = packet
+        self._acks = acks
+        self._writes = writes
         self._broken = broken
         self.data: int | None = None
         self.meta: int | None = None
@@ -144,11 +156,9 @@ class PeerLink:
     def send_write(
         self, volume: int, sector: int, block_id: bytes, seq: int, flags: int, data: Buffer
     ) -> None:
-        """Send P_DATA: as ``send_data``, at once where nothing is out of the ordinary."""
+        """Send P_DATA with a header of protocol 100 and without a digest."""
         link = self.data
-        if link is None or self.apv < 100 or self._ctx.net.data_integrity_alg:
-            self.send_data(Cmd.P_DATA, volume, data_header(sector, block_id, seq, flags), data)
-            return
+        assert link is not None, "a write for a peer that is gone"
         size = len(data)
         head = data_packet(_P_DATA, volume, sector, block_id, seq, flags, size)
         send = self._ctx.ports.links.send
@@ -219,12 +229,22 @@ class PeerLink:
             for link in (self.meta, self.data):
                 if link is None or link not in self._listening_to:
                     continue
-                take = self._deframers[link].next
+                deframer = self._deframers[link]
+                take, on_meta = deframer.next, link == self.meta
                 try:
-                    while link in self._listening_to and (packet := take()) is not None:
+                    while link in self._listening_to:
+                        if on_meta:
+                            if acks := deframer.acks():
+                                self._acks(acks)
+                                continue
+                        elif not self.peer_integrity_alg and (writes := deframer.writes()):
+                            self._writes(writes)
+                            continue
+                        packet = take()
+                        if packet is None:
+                            break
                         handle(packet)
                 except PeerError as error:
-                    on_meta = link == self.meta
                     state = ConnState.NETWORK_FAILURE if on_meta else ConnState.PROTOCOL_ERROR
                     self._broken(state, str(error))
                     return

@@ -14,6 +14,8 @@ from typing import Protocol
 from replblk.model.notices import Notice
 
 Buffer = bytes | bytearray | memoryview
+DiskAnswer = tuple[int, int, Buffer | None]
+"""(op, errno, data): what became of a disk operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Disk(Protocol):
     """One open, locked backing device: data and (internal) metadata. Offsets and sizes in bytes.
 
     *op* is a number the node chose, never reused while the device is open; the answer is
-    ``Node.on_disk_done(op, errno, data)`` with errno 0 on success. Operations may complete in any
+    part of ``Node.on_disk_answers``, with errno 0 on success. Operations may complete in any
     order; the node never has two overlapping writes, or a write and a read that overlap, in flight.
     A failed operation leaves its range undefined. Buffers belong to the port until the answer.
     """
@@ -101,7 +103,7 @@ class Clients(Protocol):
     """Those who use the device, and those who give commands."""
 
     def reply(self, request: int, errno: int, data: Buffer | None) -> None:
-        """The answer to ``Node.on_client_request``: errno 0 with data for reads, or the errno."""
+        """The answer to one of ``Node.on_client_requests``: errno 0, for reads with data."""
 
     def answer(self, command: int, answer: Answer) -> None:
         """The answer to ``Node.on_command``."""

@@ -69,9 +69,8 @@ class SplitWrites:
         self._receipts[block_id] = (write, sector)
         self._left[write.block_id] = self._left.get(write.block_id, 0) + 1
 
-    def on_ack(self, cmd: Cmd, volume: Volume, ack: tuple[int, bytes, int, int]) -> bool:
+    def on_ack(self, cmd: Cmd, volume: Volume, sector: int, block_id: bytes, blksize: int) -> bool:
         """An acknowledgement; False if it is not for a piece. Raises PeerError if it is wrong."""
-        sector, block_id, blksize, _ = ack
         if block_id in self._receipts and cmd is Cmd.P_RECV_ACK:
             self._on_receipt(volume, sector, block_id)
             return True

@@ -43,6 +43,8 @@ class TransferLog:
         self._number = 0
         self.current = Epoch(0)
         self._closed: deque[Epoch] = deque()
+        self.due = False
+        """Whether a closed epoch's barrier was not sent yet."""
 
     def __len__(self) -> int:
         return len(self._closed) + bool(self.current.count)
@@ -57,21 +59,19 @@ class TransferLog:
         """End the current epoch, unless it is empty."""
         if self.current.count:
             self._closed.append(self.current)
+            self.due = True
             self._number = self._number + 1 & 0xFFFFFFFF
             self.current = Epoch(self._number)
 
     def due_barriers(self) -> list[Epoch]:
         """Closed epochs whose barrier was not sent yet, in order; now they count as sent."""
-        if not self.due():
+        if not self.due:
             return []
+        self.due = False
         due = [epoch for epoch in self._closed if not epoch.barrier_sent]
         for epoch in due:
             epoch.barrier_sent = True
         return due
-
-    def due(self) -> bool:
-        """Whether a closed epoch's barrier was not sent yet."""
-        return bool(self._closed) and not self._closed[-1].barrier_sent
 
     def named_by(self, barrier: bytes, set_size: int) -> Epoch:
         """P_BARRIER_ACK: must name the oldest epoch and its exact size. Raises PeerError.
@@ -114,6 +114,7 @@ class TransferLog:
         self.close()
         writes = [write for epoch in self._closed for write in epoch.writes]
         self._closed.clear()
+        self.due = False
         return writes
 
     def oldest_ns(self) -> int | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from replblk.engine.meta_store import MetaStore
     from replblk.engine.ports import Disk
     from replblk.engine.resync_progress import ResyncProgress
+    from replblk.engine.write_way import WriteWay
     from replblk.meta.bitmap import Bitmap
     from replblk.meta.layout import Layout
     from replblk.rules.generations import Rotation
@@ -82,6 +83,8 @@ class Volume:
         self.open_count = 0
         self.serving = False
         """The Primary mark is durable: clients may be served."""
+        self.way: WriteWay | None = None
+        """What the state means for writes, as ``way_of`` judged it last."""
         self.ranges = Ranges()
         self.held: deque[Callable[[], None]] = deque()
         """Application requests that wait for the state to let them go on."""

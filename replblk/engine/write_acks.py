@@ -32,13 +32,11 @@ def flags_to_send(ctx: Context, volume: Volume) -> int:
     return flags
 
 
-def flags_received(flags: int, protocol: Protocol, apv: int) -> int:
-    """What a write of the peer asks for.
+def flags_received(flags: int, protocol: Protocol) -> int:
+    """What a write of a peer before protocol 100 asks for.
 
     A block is in sync only when the source hears of it, too: without P_RS_WRITE_ACK it isn't.
     """
-    if apv >= FLAGS_SINCE:
-        return flags
     if protocol is Protocol.C:
         return flags & ~_ACKS | DP_SEND_WRITE_ACK
     receipt = DP_SEND_RECEIVE_ACK if protocol is Protocol.B else 0

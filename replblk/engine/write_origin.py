@@ -17,16 +17,18 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
+from replblk.engine.app_flush import AppFlushes
 from replblk.engine.disk_io import sector_offset
 from replblk.engine.frozen_writes import FrozenWrites
 from replblk.engine.ko_count import KoCount
 from replblk.engine.split_writes import SplitWrites
 from replblk.engine.transfer_log import TransferLog
 from replblk.engine.write_acks import flags_to_send
-from replblk.engine.write_request import ABSENT, DONE, FAILED, PENDING, Flush, WriteRequest
+from replblk.engine.write_request import ABSENT, DONE, FAILED, PENDING, WriteRequest
+from replblk.engine.write_way import replicates, way_of
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
-from replblk.model.vocabulary import ConnState, DiskState, Protocol
+from replblk.model.vocabulary import ConnState, DiskState
 from replblk.wire.hot import barrier, data_header, trim_header
 from replblk.wire.packets import (
     DP_DISCARD,
@@ -50,11 +52,8 @@ if TYPE_CHECKING:
 BARRIER_IDLE_NS = 3_000_000
 """How long a closed epoch waits for a write that would carry its barrier."""
 _BLOCK_ID = struct.Struct(">Q")
-_BEFORE_RESYNC = (
-    *(ConnState.STARTING_SYNC_S, ConnState.STARTING_SYNC_T),
-    *(ConnState.WF_BITMAP_T, ConnState.WF_SYNC_UUID),
-)
-"""The peer gets no writes, and whose data count is not durable yet: writes wait."""
+_P_RECV_ACK, _P_RS_WRITE_ACK = int(Cmd.P_RECV_ACK), int(Cmd.P_RS_WRITE_ACK)
+_P_NEG_ACK = int(Cmd.P_NEG_ACK)
 
 
 class WriteOrigin:
@@ -68,9 +67,14 @@ class WriteOrigin:
         self._next_block = 0
         self._unacked: dict[bytes, WriteRequest] = {}
         self._split = SplitWrites(self._pieces_done, self._pieces_received)
-        self._flushes: list[Flush] = []
         self._frozen = FrozenWrites()
+        self.flushes = AppFlushes(ctx, disk_failure, self.log, self._frozen)
         self._ko = KoCount(ctx, self.log)
+        # What the step measured, for the histograms at its end.
+        self._at_once = 0
+        self._disk_ns: list[int] = []
+        self._peer_ns: list[int] = []
+        self._write_ns: list[int] = []
 
     # -- from the client ----------------------------------------------------------------------
 
@@ -81,34 +85,16 @@ class WriteOrigin:
         write.arrived_ns = self._ctx.timers.now_ns
         self._admit(write)
 
-    def on_flush(self, volume: Volume, request: ClientRequest) -> None:
-        """A client flushes: everything answered so far, on both nodes."""
-        volume.app_pending += 1
-        if self._must_wait(volume):
-            volume.app_pending -= 1
-            volume.held.append(lambda: self.on_flush(volume, request))
-            return
-        self.log.close()
-        flush = Flush(volume, request.number, self.log.newest() if self._ctx.peer.up else None)
-        self._flushes.append(flush)
-        if volume.has_disk:
-            self._ctx.io.flush(volume, lambda errno, _: self._local_flushed(flush, errno))
-        else:
-            flush.local = ABSENT
-            self._ctx.defer(lambda: self._flush_progress(flush))
-
-    def _must_wait(self, volume: Volume) -> bool:
-        state = volume.state
-        return state.suspended or state.conn in _BEFORE_RESYNC or volume.sync_uuid_pending
-
     def _admit(self, write: WriteRequest) -> None:
         volume = write.volume
-        if self._must_wait(volume):
+        if way_of(self._ctx, volume).wait or volume.sync_uuid_pending:
             volume.held.append(lambda: self._admit(write))
-            return
-        volume.ranges.lock(
-            write.sector, write.size, lambda claim: self._ranged(write, claim), exclusive=True
-        )
+        elif (claim := volume.ranges.claim(write.sector, write.size)) is not None:
+            self._ranged(write, claim)
+        else:
+            volume.ranges.lock(
+                write.sector, write.size, lambda claim: self._ranged(write, claim), exclusive=True
+            )
 
     def _ranged(self, write: WriteRequest, claim: RangeLock) -> None:
         volume = write.volume
@@ -118,7 +104,8 @@ class WriteOrigin:
         if gate is None or not volume.has_disk:
             self._submit(write)
         elif gate.enter_at_once(write.extents):
-            self._logged(write, gate)
+            write.gate = gate
+            self._submit(write)
         else:
             gate.enter(write.extents, lambda hot: self._logged(write, gate if hot else None))
 
@@ -129,19 +116,18 @@ class WriteOrigin:
     def _submit(self, write: WriteRequest) -> None:
         """The range is ours and the activity log covers it: to disk and peer."""
         volume = write.volume
-        if self._must_wait(volume):
+        way = way_of(self._ctx, volume)
+        if way.wait or volume.sync_uuid_pending:
             # The state moved on meanwhile: wait for it with range and log reference in hand.
             volume.held.append(lambda: self._submit(write))
             return
-        if not volume.primary:
+        if not way.primary:
             self._complete(write, errnos.EPERM)
             self._forget(write)
             return
-        state = volume.state
-        replicate = self.replicates(volume)
-        local = volume.has_disk and write.gate is not None and write.gate is volume.al_gate
-        good_there = replicate and state.pdsk is DiskState.UP_TO_DATE
-        if not good_there and not (local and state.disk is DiskState.UP_TO_DATE):
+        gate = write.gate
+        local = way.has_disk and gate is not None and gate is volume.al_gate
+        if not (way.replicate and way.good_there) and not (local and way.good_here):
             self._ctx.tell(
                 Level.ERROR,
                 f"IO ERROR: neither local nor remote data, sector {write.sector}+{write.size >> 9}",
@@ -150,15 +136,20 @@ class WriteOrigin:
             self._complete(write, errnos.EIO)
             self._forget(write)
             return
-        if replicate:
+        if way.replicate:
             self._send(write)
         else:
             newly = volume.mark_out_of_sync(write.sector, write.size)
-            if newly and state.conn in (ConnState.WF_BITMAP_S, ConnState.AHEAD):
+            if newly and way.state.conn in (ConnState.WF_BITMAP_S, ConnState.AHEAD):
                 self._ctx.peer.send(
                     Cmd.P_OUT_OF_SYNC, BlockDesc(write.sector, write.size), volume.number
                 )
-        write.submitted(self._latencies, self._ctx.timers.now_ns)
+        now_ns = write.submitted_ns = self._ctx.timers.now_ns
+        if now_ns == write.arrived_ns:
+            self._at_once += 1
+        else:
+            self._latencies.admission.record(write.granted_ns - write.arrived_ns)
+            self._latencies.activity_log.record(now_ns - write.granted_ns)
         if local:
             write.local = PENDING
             self._write_local(write)
@@ -166,23 +157,13 @@ class WriteOrigin:
     @staticmethod
     def replicates(volume: Volume) -> bool:
         """Whether writes go to the peer in this state."""
-        state = volume.state
-        return state.conn >= ConnState.CONNECTED and (
-            state.pdsk is DiskState.UP_TO_DATE
-            or (
-                state.pdsk >= DiskState.INCONSISTENT
-                and ConnState.WF_BITMAP_T <= state.conn <= ConnState.PAUSED_SYNC_T
-            )
-        )
+        return replicates(volume.state)
 
     def _write_local(self, write: WriteRequest) -> None:
         volume, io = write.volume, self._ctx.io
-        durable = self._ctx.persist or write.fua
+        durable = write.fua or self._ctx.persist
         volume.written_sectors += write.size >> 9
-
-        def done(errno: int, _: Buffer | None) -> None:
-            self._local_done(write, errno)
-
+        done = partial(self._local_done, write)
         offset = sector_offset(write.sector)
         if write.kind == "write":
             io.write(volume, offset, write.data, done, durable=durable)
@@ -190,25 +171,30 @@ class WriteOrigin:
             io.zero(volume, offset, write.size, done, unmap=write.unmap, durable=durable)
 
     def _send(self, write: WriteRequest) -> None:
-        volume, peer = write.volume, self._ctx.peer
-        if self.log.due():
+        volume, peer, log = write.volume, self._ctx.peer, self.log
+        way = way_of(self._ctx, volume)
+        if log.due:
             self.send_barriers()
         write.block_id = self._fresh_block_id()
         write.net = PENDING
         write.sent_ns = self._ctx.timers.now_ns
-        zeroes = write.kind != "write" and (
-            peer.features & FF_WZEROES and not self._ctx.net.data_integrity_alg
-        )
-        if write.size > peer.request_bytes_max and not zeroes:
+        data = write.kind == "write"
+        zeroes = not data and (peer.features & FF_WZEROES and not self._ctx.net.data_integrity_alg)
+        if write.size > way.bytes_max and not zeroes:
             self._send_pieces(write)
             return
-        self.log.add(write)
+        log.add(write)
         self._unacked[write.block_id] = write
-        flags = write.flags = flags_to_send(self._ctx, volume) | (DP_FUA if write.fua else 0)
+        write.enough = way.enough
+        flags = write.flags = way.flags | DP_FUA if write.fua else way.flags
         seq = volume.next_seq()
-        if write.kind == "write":
-            peer.send_write(volume.number, write.sector, write.block_id, seq, flags, write.data)
+        if data:
             volume.sent_sectors += write.size >> 9
+            if way.plain:
+                peer.send_write(volume.number, write.sector, write.block_id, seq, flags, write.data)
+            else:
+                head = data_header(write.sector, write.block_id, seq, flags)
+                peer.send_data(Cmd.P_DATA, volume.number, head, write.data)
         elif zeroes:
             flags |= DP_ZEROES | (DP_DISCARD if write.unmap else 0)
             head = trim_header(write.sector, write.block_id, seq, flags, write.size)
@@ -217,8 +203,9 @@ class WriteOrigin:
             # No P_ZEROES, or a kernel that would look for a digest in it: zeroes go as data.
             head = data_header(write.sector, write.block_id, seq, flags)
             peer.send_data(Cmd.P_DATA, volume.number, head, bytes(write.size))
-        write.enough = not flags & (DP_SEND_WRITE_ACK | DP_SEND_RECEIVE_ACK)
-        self._sent(volume)
+        volume.peer_pending += 1
+        if way.barrier_tells or log.current.count >= way.net.max_epoch_size:
+            log.close()
 
     def _send_pieces(self, write: WriteRequest) -> None:
         """More data than one packet can carry: zeroes, or any write to a peer of old.
@@ -238,46 +225,43 @@ class WriteOrigin:
         self._split.send(peer, write, self._fresh_block_id)
         volume.sent_sectors += write.size >> 9 if write.kind == "write" else 0
         write.enough = not flags & (DP_SEND_WRITE_ACK | DP_SEND_RECEIVE_ACK)
-        self._sent(volume)
+        volume.peer_pending += 1
+        way = way_of(self._ctx, volume)
+        if way.barrier_tells or self.log.current.count >= way.net.max_epoch_size:
+            self.log.close()
 
     def _fresh_block_id(self) -> bytes:
         self._next_block += 1
         return _BLOCK_ID.pack(self._next_block)
 
-    def _sent(self, volume: Volume) -> None:
-        volume.peer_pending += 1
-        alone = volume.state.disk is not DiskState.UP_TO_DATE
-        barrier_tells = alone and self._ctx.net.protocol is not Protocol.C
-        if barrier_tells or self.log.current.count >= self._ctx.net.max_epoch_size:
-            self.log.close()
-        self._ko.watch()
-
     # -- answers ------------------------------------------------------------------------------
 
-    def on_block_ack(self, cmd: Cmd, volume: Volume, ack: tuple[int, bytes, int, int]) -> bool:
+    def on_block_ack(
+        self, cmd: int, volume: Volume, sector: int, block_id: bytes, blksize: int
+    ) -> None:
         """P_WRITE_ACK, P_RS_WRITE_ACK, P_RECV_ACK or P_NEG_ACK for an application write."""
-        sector, block_id, blksize, _ = ack
         write = self._unacked.get(block_id)
-        if write is None and self._split.on_ack(cmd, volume, ack):
-            return True
+        if write is None and self._split.on_ack(Cmd(cmd), volume, sector, block_id, blksize):
+            return
         if write is None or write.volume is not volume or write.sector != sector:
-            if cmd is not Cmd.P_NEG_ACK:
-                raise PeerError(f"{cmd.name} for sector {sector}: no such write is outstanding")
+            if cmd != _P_NEG_ACK:
+                raise PeerError(
+                    f"{Cmd(cmd).name} for sector {sector}: no such write is outstanding"
+                )
             volume.mark_out_of_sync(sector, blksize)
-            return False
-        if cmd is not Cmd.P_NEG_ACK and blksize != write.size:
-            raise PeerError(f"{cmd.name}: {blksize} bytes acknowledged of {write.size} sent")
-        if cmd is Cmd.P_RECV_ACK:
+            return
+        if blksize != write.size and cmd != _P_NEG_ACK:
+            raise PeerError(f"{Cmd(cmd).name}: {blksize} bytes acknowledged of {write.size} sent")
+        if cmd == _P_RECV_ACK:
             if not write.flags & DP_SEND_RECEIVE_ACK:
                 raise PeerError("P_RECV_ACK for a write that did not ask for it")
             write.enough = True
             self._maybe_complete(write)
-            return True
+            return
         del self._unacked[block_id]
         volume.peer_pending -= 1
-        write.rs_ack = cmd is Cmd.P_RS_WRITE_ACK
-        self._net_done(write, cmd is not Cmd.P_NEG_ACK)
-        return True
+        write.rs_ack = cmd == _P_RS_WRITE_ACK
+        self._net_done(write, cmd != _P_NEG_ACK)
 
     def _pieces_received(self, write: WriteRequest) -> None:
         write.enough = True
@@ -300,20 +284,13 @@ class WriteOrigin:
                 del self._unacked[write.block_id]
                 write.volume.peer_pending -= 1
                 self._net_done(write, True)
-            self._forget(write)
-        if self._flushes:
-            self._flushes_progress()
-        self._ko.watch()
+            if write.completed:
+                self._forget(write)
+            # else it was faster than the local disk: _maybe_complete comes back
+        if self.flushes.pending:
+            self.flushes.progress()
 
-    def _local_flushed(self, flush: Flush, errno: int) -> None:
-        if errno:
-            flush.local = FAILED
-            self._disk_failure.failed(flush.volume, f"flush failed (errno {errno})", flush=True)
-        else:
-            flush.local = DONE
-        self._flush_progress(flush)
-
-    def _local_done(self, write: WriteRequest, errno: int) -> None:
+    def _local_done(self, write: WriteRequest, errno: int, _data: Buffer | None = None) -> None:
         if errno:
             write.local = FAILED
             volume = write.volume
@@ -324,16 +301,18 @@ class WriteOrigin:
             )
         else:
             write.local = DONE
-            self._latencies.disk.record(self._ctx.timers.now_ns - write.submitted_ns)
-        self._maybe_complete(write)
+            self._disk_ns.append(self._ctx.timers.now_ns - write.submitted_ns)
+        if write.net != PENDING or write.enough:
+            self._maybe_complete(write)
 
     def _net_done(self, write: WriteRequest, ok: bool) -> None:
         write.net = DONE if ok else FAILED
         if ok:
-            self._latencies.peer.record(self._ctx.timers.now_ns - write.sent_ns)
+            self._peer_ns.append(self._ctx.timers.now_ns - write.sent_ns)
         else:
             write.volume.mark_out_of_sync(write.sector, write.size)
-        self._maybe_complete(write)
+        if write.local != PENDING and not write.completed:
+            self._maybe_complete(write)
 
     def _maybe_complete(self, write: WriteRequest) -> None:
         if write.local == PENDING or write.completed:
@@ -357,7 +336,7 @@ class WriteOrigin:
     def _complete(self, write: WriteRequest, errno: int) -> None:
         """Reply to the client (once the generation is durable) and let overlapping writes go on."""
         write.completed = True
-        self._latencies.write.record(self._ctx.timers.now_ns - write.arrived_ns)
+        self._write_ns.append(self._ctx.timers.now_ns - write.arrived_ns)
         volume, number = write.volume, write.number
         volume.app_pending -= 1
         clients = self._ctx.ports.clients
@@ -386,28 +365,6 @@ class WriteOrigin:
 
     # -- flushes and barriers -----------------------------------------------------------------
 
-    def _flushes_progress(self) -> None:
-        for flush in list(self._flushes):
-            self._flush_progress(flush)
-
-    def _flush_progress(self, flush: Flush) -> None:
-        if flush not in self._flushes or flush.local == PENDING:
-            return
-        if self._frozen.of(flush.volume):
-            return
-        if flush.epoch is not None and self.log.holds(flush.epoch):
-            return
-        self._flushes.remove(flush)
-        volume = flush.volume
-        peer_good = volume.state.pdsk is DiskState.UP_TO_DATE and self._ctx.peer.up
-        good_here = flush.local == DONE and volume.state.disk is DiskState.UP_TO_DATE
-        errno = 0 if good_here or peer_good else errnos.EIO
-        volume.app_pending -= 1
-        clients, number = self._ctx.ports.clients, flush.number
-        volume.reply_when_durable(
-            lambda ok: clients.reply(number, errno if ok else errno or errnos.EIO, None)
-        )
-
     def send_barriers(self) -> None:
         """Send the barrier of every closed epoch."""
         for epoch in self.log.due_barriers():
@@ -419,12 +376,33 @@ class WriteOrigin:
         The next write carries it along; only when none comes does it go alone. A flush waits for
         it, so then it goes at once.
         """
-        if not self._ctx.peer.up or not self.log.due():
+        self._measured()
+        if not self._ctx.peer.up:
             return
-        if self._flushes:
+        self._ko.watch()
+        if not self.log.due:
+            return
+        if self.flushes.pending:
             self.send_barriers()
         elif not self._ctx.timers.pending("barrier"):
             self._ctx.timers.set("barrier", BARRIER_IDLE_NS, self.send_barriers)
+
+    def _measured(self) -> None:
+        """Put what the step measured into the histograms."""
+        latencies = self._latencies
+        if self._at_once:
+            latencies.admission.record_at_once(self._at_once)
+            latencies.activity_log.record_at_once(self._at_once)
+            self._at_once = 0
+        if self._disk_ns:
+            latencies.disk.record_all(self._disk_ns)
+            self._disk_ns.clear()
+        if self._peer_ns:
+            latencies.peer.record_all(self._peer_ns)
+            self._peer_ns.clear()
+        if self._write_ns:
+            latencies.write.record_all(self._write_ns)
+            self._write_ns.clear()
 
     # -- loss ---------------------------------------------------------------------------------
 
@@ -440,7 +418,7 @@ class WriteOrigin:
                 self._settle(write)
         self._unacked.clear()
         self._split.connection_lost()
-        self._flushes_progress()
+        self.flushes.progress()
 
     def _settle(self, write: WriteRequest) -> None:
         """The peer may or may not have it, and will not say: out of sync, complete without it."""
@@ -478,10 +456,7 @@ class WriteOrigin:
         self.log.close()
         for write in reversed(again):
             volume.held.appendleft(partial(self._begin_again, write))
-        for flush in self._flushes:
-            if flush.volume is volume:
-                flush.epoch = self.log.newest() if resend else None
-        self._flushes_progress()
+        self.flushes.thaw(volume, resend=resend)
 
     def _begin_again(self, write: WriteRequest) -> None:
         """Neither disk has the write: its way begins anew, in the range it still holds."""

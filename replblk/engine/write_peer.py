@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
 from replblk.engine.epochs_received import EpochsReceived, ReceivedEpoch
-from replblk.engine.write_acks import SYNC_STATES, flags_received
+from replblk.engine.write_acks import FLAGS_SINCE, SYNC_STATES, flags_received
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import ConnState, DiskState
@@ -100,7 +101,12 @@ class WritePeer:
     def on_data(self, volume: Volume, packet: Packet) -> None:
         """P_DATA: sector, block id, sequence number, flags, then digest and data."""
         sector, block_id, seq, flags = parse_data(packet.payload)
-        data = self._ctx.peer.data_of(packet)
+        self.on_write(volume, sector, block_id, seq, flags, self._ctx.peer.data_of(packet))
+
+    def on_write(
+        self, volume: Volume, sector: int, block_id: bytes, seq: int, flags: int, data: Buffer
+    ) -> None:
+        """P_DATA, taken apart."""
         volume.saw_seq(seq)
         size = len(data)
         if size % 512 or size > REQUEST_BYTES_MAX:
@@ -147,7 +153,8 @@ class WritePeer:
                 f"write beyond the end of the device: sector {write.sector}, {write.size} bytes, "
                 f"device {volume.capacity_sectors} sectors"
             )
-        write.flags = flags_received(write.flags, self._ctx.net.protocol, self._ctx.peer.apv)
+        if self._ctx.peer.apv < FLAGS_SINCE:
+            write.flags = flags_received(write.flags, self._ctx.net.protocol)
         epoch = self.epochs.write_received()
         write.epoch = epoch
         write.session = self._session
@@ -163,7 +170,8 @@ class WritePeer:
         if write.flags & DP_SEND_RECEIVE_ACK:
             self._send_ack(Cmd.P_RECV_ACK, write, write.size)
         self._count(write, 1)
-        self._throttle()
+        if self._bytes > IN_PROGRESS_BYTES_MAX:
+            self._throttle()
         if self._waiting or not self._may_go(write):
             self._waiting.append(write)
         else:
@@ -180,9 +188,13 @@ class WritePeer:
             self._admit(self._waiting.popleft())
 
     def _admit(self, write: PeerWrite) -> None:
-        write.volume.ranges.lock(
-            write.sector, write.size, lambda claim: self._ranged(write, claim), exclusive=True
-        )
+        ranges = write.volume.ranges
+        if (claim := ranges.claim(write.sector, write.size)) is not None:
+            self._ranged(write, claim)
+        else:
+            ranges.lock(
+                write.sector, write.size, lambda claim: self._ranged(write, claim), exclusive=True
+            )
 
     def _ranged(self, write: PeerWrite, claim: RangeLock) -> None:
         volume = write.volume
@@ -224,20 +236,19 @@ class WritePeer:
         durable = self._ctx.persist or bool(write.flags & DP_FUA)
         offset = sector_offset(write.sector)
         volume.written_sectors += write.size >> 9
-
         self._storing += 1
-
-        def done(errno: int, _: Buffer | None) -> None:
-            self._storing -= 1
-            self._done(write, errno)
-            if self._barrier_acks:
-                self._send_barrier_acks()
-
+        done = partial(self._stored, write)
         if write.zero:
             unmap = bool(write.flags & DP_DISCARD)
             io.zero(volume, offset, write.size, done, unmap=unmap, durable=durable)
         else:
             io.write(volume, offset, write.data, done, durable=durable)
+
+    def _stored(self, write: PeerWrite, errno: int, _data: Buffer | None) -> None:
+        self._storing -= 1
+        self._done(write, errno)
+        if self._barrier_acks:
+            self._send_barrier_acks()
 
     def _done(self, write: PeerWrite, errno: int) -> None:
         """On disk, or failed: acknowledge, then let the epoch go on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replblk.model.units import al_extents_of
+from replblk.model.units import AL_EXTENT_SECTORS
 
 if TYPE_CHECKING:
     from replblk.engine.admission import RangeLock
@@ -36,7 +36,8 @@ class WriteRequest:
         self.size = len(request.data) if request.kind == "write" else request.length
         self.fua = request.fua
         self.unmap = request.unmap or request.kind == "trim"
-        self.extents = al_extents_of(self.sector, self.size)
+        first = self.sector // AL_EXTENT_SECTORS
+        self.extents = range(first, (self.sector + (self.size >> 9) - 1) // AL_EXTENT_SECTORS + 1)
         self.gate: AlGate | None = None
         """The activity log that covers the write, while it does."""
         self.lock: RangeLock | None = None

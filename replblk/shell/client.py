@@ -10,7 +10,6 @@ Nothing waits for it, and nothing is passed by: any other request ends the run b
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 from replblk.engine.ports import Answer, Buffer, ClientRequest, Command
@@ -27,21 +26,20 @@ RUN_PIECE_BYTES_MAX = 64 << 10
 """A longer write goes alone: to copy it costs more than it spares."""
 
 
+_NO_REQUEST = ClientRequest(0, 0, "")
+_Queued = tuple[RequestDone, int, str, int, int, Buffer, bool, bool]
+"""done, volume, kind, offset, length, data, fua, unmap"""
+
+
 class _Run:
-    """Writes that continue each other and were not given to the node yet."""
+    """Writes that continue each other."""
 
-    __slots__ = ("data", "dones", "end", "fua", "size", "start", "volume")
+    __slots__ = ("data", "dones", "size")
 
-    def __init__(
-        self, volume: int, offset: int, data: Buffer, fua: bool, done: RequestDone
-    ) -> None:
-        self.volume = volume
-        self.start = offset
-        self.size = len(data)
-        self.end = offset + self.size
-        self.fua = fua
+    def __init__(self, data: Buffer, done: RequestDone, size: int) -> None:
         self.data = [data]
         self.dones = [done]
+        self.size = size
 
     def answered(self, errno: int, data: Buffer | None) -> None:
         """What became of the run became of each write."""
@@ -52,14 +50,15 @@ class _Run:
 class Clients:
     """``engine.ports.Clients``: every number is answered exactly once.
 
-    wake: asks for ``begin_step``; without it, writes are not merged.
+    wake: asks for ``begin_step``; without it, requests are not gathered.
     """
 
     def __init__(self, events: EventSink, wake: Callable[[], None] | None = None) -> None:
         self._events = events
         self._wake = wake
-        self._run: _Run | None = None
-        self._numbers = itertools.count(1)
+        self._queued: list[_Queued] = []
+        """Requests that were not given to the node yet, in order."""
+        self._number = 0
         self._requests: dict[int, RequestDone] = {}
         self._commands: dict[int, CommandDone] = {}
         self._replies: list[tuple[RequestDone, int, Buffer | None]] = []
@@ -67,8 +66,8 @@ class Clients:
 
     @property
     def requests_in_flight(self) -> int:
-        """Requests the node was given and has not answered yet."""
-        return len(self._requests)
+        """Requests that the node was given, or is about to be given, and has not answered yet."""
+        return len(self._requests) + len(self._queued)
 
     def request(
         self,
@@ -83,63 +82,59 @@ class Clients:
         unmap: bool = False,
     ) -> None:
         """Give the node a request; *done* is called after the step that answers it."""
-        if self._wake is not None:
-            run = self._run
-            mergeable = kind == "write" and length <= RUN_PIECE_BYTES_MAX
-            if run is not None:
-                if (
-                    mergeable
-                    and run.end == offset
-                    and run.volume == volume
-                    and run.fua == fua
-                    and run.size + length <= RUN_BYTES_MAX
-                ):
-                    run.data.append(data)
-                    run.dones.append(done)
-                    run.size += length
-                    run.end += length
-                    return
-                self.begin_step()
-            if mergeable:
-                self._run = _Run(volume, offset, data, fua, done)
-                self._wake()
-                return
-        self._give(done, volume, kind, offset, length, data, fua, unmap)
+        queued = self._queued
+        queued.append((done, volume, kind, offset, length, data, fua, unmap))
+        if self._wake is None:
+            self.begin_step()
+        elif len(queued) == 1:
+            self._wake()
 
     def begin_step(self) -> None:
-        """Give the node the run that has gathered."""
-        run, self._run = self._run, None
-        if run is None:
+        """Give the node what has gathered, writes that continue each other as one."""
+        queued = self._queued
+        if not queued:
             return
-        if len(run.data) == 1:
-            done, data = run.dones[0], run.data[0]
-        else:
-            done, data = run.answered, b"".join(run.data)
-        self._give(done, run.volume, "write", run.start, run.size, data, run.fua, False)
-
-    def _give(
-        self,
-        done: RequestDone,
-        volume: int,
-        kind: str,
-        offset: int,
-        length: int,
-        data: Buffer,
-        fua: bool,
-        unmap: bool,
-    ) -> None:
-        number = next(self._numbers)
-        self._requests[number] = done
-        self._events.on_client_request(
-            ClientRequest(number, volume, kind, offset, length, data, fua, unmap)
-        )
+        self._queued = []
+        waiting, number = self._requests, self._number
+        requests: list[ClientRequest] = []
+        request = _NO_REQUEST
+        run: _Run | None = None
+        end = -1  # of the request before, if it is a write that another may continue
+        for done, volume, kind, offset, length, data, fua, unmap in queued:
+            if (
+                offset == end
+                and kind == "write"
+                and length <= RUN_PIECE_BYTES_MAX
+                and volume == request.volume
+                and fua == request.fua
+                and (run.size if run else request.length) + length <= RUN_BYTES_MAX
+            ):
+                if run is None:
+                    run = _Run(request.data, waiting[number], request.length)
+                    waiting[number] = run.answered
+                run.data.append(data)
+                run.dones.append(done)
+                run.size += length
+                end += length
+                continue
+            if run is not None:
+                request.data, request.length, run = b"".join(run.data), run.size, None
+            number += 1
+            waiting[number] = done
+            request = ClientRequest(number, volume, kind, offset, length, data, fua, unmap)
+            requests.append(request)
+            end = offset + length if kind == "write" and length <= RUN_PIECE_BYTES_MAX else -1
+        if run is not None:
+            request.data, request.length = b"".join(run.data), run.size
+        self._number = number
+        self._events.on_client_requests(requests)
 
     def command(
         self, done: CommandDone, verb: str, volume: int | None, options: dict[str, object]
     ) -> None:
-        """Give the node a command, after the writes that came before it."""
+        """Give the node a command, after the requests that came before it."""
         self.begin_step()
-        number = next(self._numbers)
+        self._number = number = self._number + 1
         self._commands[number] = done
         self._events.on_command(Command(number, verb, volume, options))
 

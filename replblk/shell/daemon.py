@@ -125,7 +125,7 @@ class Daemon:
         )
         paths = {volume.number: os.path.abspath(volume.disk) for volume in resource.local.volumes}
         self._disks = FileDisks(
-            paths, loop, self._turns.on_disk_done, self._log.info, latencies=self._latencies
+            paths, loop, self._turns.on_disk_answers, self._log.info, latencies=self._latencies
         )
         self._clock = MonotonicClock(loop, self._turns.on_wake)
         self._clients = Clients(self._turns, self._turns.wake)

@@ -16,6 +16,7 @@ import queue
 import threading
 from collections.abc import Sequence
 
+from replblk.engine.ports import DiskAnswer
 from replblk.shell.backing_device import BackingDevice
 from replblk.shell.disk_writer import DiskDone, DiskWriter, WriteOp, WriteQueue
 from replblk.shell.gathering_disk import GatheringDisk, Read
@@ -27,8 +28,6 @@ READERS = 4
 """Reads that wait for the device at the same time."""
 NOWAIT_BYTES_MAX = 64 << 10
 """Longest read tried on the loop's thread: copying it takes some microseconds."""
-
-_Answer = tuple[int, int, bytes | memoryview | None]
 
 
 class FileDisk(GatheringDisk):
@@ -44,7 +43,7 @@ class FileDisk(GatheringDisk):
         super().__init__(device, on_done)
         self._loop = loop
         self._nowait = hasattr(os, "RWF_NOWAIT")
-        self._answers: list[_Answer] = []
+        self._answers: list[DiskAnswer] = []
         self._answers_lock = threading.Lock()
         self._read_queue: queue.SimpleQueue[Read | None] = queue.SimpleQueue()
         self._readers = [
@@ -86,7 +85,7 @@ class FileDisk(GatheringDisk):
     def _answer_from_cache(self, reads: list[Read]) -> list[Read]:
         """Answer what the page cache holds; returns the rest."""
         left: list[Read] = []
-        hits: list[_Answer] = []
+        hits: list[DiskAnswer] = []
         for read in reads:
             op, offset, length = read
             if length > NOWAIT_BYTES_MAX:
@@ -119,7 +118,7 @@ class FileDisk(GatheringDisk):
     def _report_writes(self, batch: Sequence[WriteOp]) -> None:
         self._report([(op.op, op.errno, None) for op in batch])
 
-    def _report(self, answers: list[_Answer]) -> None:
+    def _report(self, answers: list[DiskAnswer]) -> None:
         """Called on any thread; the loop is woken once for all that gathers until it runs."""
         with self._answers_lock:
             first = not self._answers
@@ -131,8 +130,7 @@ class FileDisk(GatheringDisk):
         with self._answers_lock:
             answers, self._answers = self._answers, []
         self._ended(len(answers))
-        for op, failed, data in answers:
-            self._on_done(op, failed, data)
+        self._on_done(answers)
 
 
 def read_fully(fd: int, offset: int, length: int) -> tuple[int, bytes | None]:

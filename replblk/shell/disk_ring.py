@@ -21,6 +21,7 @@ import os
 import time
 from collections.abc import Callable
 
+from replblk.engine.ports import DiskAnswer
 from replblk.model.latency import Latencies
 from replblk.shell.backing_device import BackingDevice
 from replblk.shell.buffers import Pool, Slot, aligned_bytes
@@ -67,19 +68,25 @@ class _Batch:
 
 
 class _Run:
-    """One write of neighbouring operations. judging: the error of a RWF_DSYNC being looked into."""
+    """One write of neighbouring operations.
 
-    __slots__ = ("batch", "done", "flags", "judging", "length", "offset", "ops", "slot")
+    judging: the error of a RWF_DSYNC being looked into. odd: not at its first try any more.
+    """
 
-    def __init__(self, batch: _Batch, ops: list[WriteOp], slot: Slot, flags: int) -> None:
+    __slots__ = ("batch", "done", "flags", "judging", "length", "odd", "offset", "ops", "slot")
+
+    def __init__(
+        self, batch: _Batch, ops: list[WriteOp], slot: Slot, flags: int, length: int
+    ) -> None:
         self.batch = batch
         self.ops = ops
         self.slot = slot
         self.flags = flags
         self.offset = ops[0].offset
-        self.length = ops[-1].offset + ops[-1].length - ops[0].offset
+        self.length = length
         self.done = 0
         self.judging = 0
+        self.odd = False
 
 
 class RingDisk(GatheringDisk):
@@ -100,7 +107,10 @@ class RingDisk(GatheringDisk):
         self._waits_since_ns = 0
         """Since when gathered operations wait for a batch to end; 0: none does."""
         self._numbers = 0
-        self._flying: dict[int, Callable[[int], None]] = {}
+        self._flying: dict[int, _Run | Callable[[int], None]] = {}
+        """Who hears of an operation's result; a run whose result is its whole length just ends."""
+        self._answers: list[DiskAnswer] = []
+        """Given out together when all completions of a turn have been looked at."""
         self._batches = 0
         self._reading = 0
         self._pool = Pool()
@@ -130,7 +140,7 @@ class RingDisk(GatheringDisk):
 
     # -- the ring -----------------------------------------------------------------------------
 
-    def _launch(self, then: Callable[[int], None]) -> int:
+    def _launch(self, then: _Run | Callable[[int], None]) -> int:
         """A number for an operation about to be prepared, after making room for it."""
         if not self._ring.room:
             self._submit()
@@ -150,16 +160,29 @@ class RingDisk(GatheringDisk):
 
     def _on_completions(self) -> None:
         try:
-            flying = self._flying
+            take, give = self._flying.pop, self._pool.give
             for number, result in self._ring.completions():
-                flying.pop(number)(result)
+                then = take(number)
+                if not isinstance(then, _Run):
+                    then(result)
+                elif result == then.length and not then.odd:
+                    give(then.slot)
+                    batch = then.batch
+                    batch.left -= 1
+                    if not batch.left:
+                        self._batch_written(batch)
+                else:
+                    self._written(then, result)
+            self._give_answers()
             self.end_step()
         except Exception:
             stop_process("the disk's ring")
 
-    def _answer(self, op: int, failed: int, data: memoryview | None) -> None:
-        self._ended(1)
-        self._on_done(op, failed, data)
+    def _give_answers(self) -> None:
+        if self._answers:
+            answers, self._answers = self._answers, []
+            self._ended(len(answers))
+            self._on_done(answers)
 
     # -- reads --------------------------------------------------------------------------------
 
@@ -177,9 +200,9 @@ class RingDisk(GatheringDisk):
                 return
             self._reading -= 1
             if result <= 0:  # 0: the device ends early
-                self._answer(op, -result or errno.EIO, None)
+                self._answers.append((op, -result or errno.EIO, None))
             else:
-                self._answer(op, 0, view)
+                self._answers.append((op, 0, view))
 
         number = self._launch(done)
         self._ring.read(number, self._fd, offset + had, address + had, len(view) - had)
@@ -210,8 +233,7 @@ class RingDisk(GatheringDisk):
         if self.failed:
             for op in ops:
                 op.errno = errno.EIO
-            batch = _Batch(ops, False, now_ns)
-            self._loop.call_soon(self._end_batch, batch)
+            self._loop.call_soon(self._refuse, _Batch(ops, False, now_ns))
             return
         runs = merged_runs([op for op in ops if op.data is not None], RUN_BYTES_MAX)
         zeroes = [op for op in ops if op.data is None and op.length]
@@ -223,8 +245,17 @@ class RingDisk(GatheringDisk):
         flags = RWF_DSYNC if alone else 0
         batch = _Batch(ops, not alone and any(op.durable for op in ops), now_ns)
         batch.left = len(runs) + len(zeroes)
+        ring, fd, take, launch = self._ring, self._fd, self._pool.take, self._launch
         for run_ops in runs:
-            self._write(self._copied(batch, run_ops, flags))
+            if len(run_ops) == 1:
+                (op,) = run_ops
+                length = op.length
+                slot = take(length)
+                slot.view[:length] = op.data  # type: ignore[assignment]
+                run = _Run(batch, run_ops, slot, flags, length)
+                ring.write(launch(run), fd, op.offset, slot.address, length, flags)
+            else:
+                self._write(self._copied(batch, run_ops, flags))
         for op in zeroes:
             self._zero(batch, op)
         if not batch.left:
@@ -238,14 +269,11 @@ class RingDisk(GatheringDisk):
             at = op.offset - start
             assert op.data is not None
             slot.view[at : at + op.length] = op.data
-        return _Run(batch, ops, slot, flags)
+        return _Run(batch, ops, slot, flags, last.offset + last.length - start)
 
     def _write(self, run: _Run) -> None:
-        def done(result: int) -> None:
-            self._written(run, result)
-
         at, left = run.done, run.length - run.done
-        number = self._launch(done)
+        number = self._launch(run)
         self._ring.write(number, self._fd, run.offset + at, run.slot.address + at, left, run.flags)
 
     def _written(self, run: _Run, result: int) -> None:
@@ -256,6 +284,7 @@ class RingDisk(GatheringDisk):
         """
         if result > 0 and run.done + result < run.length:
             run.done += result
+            run.odd = True
             self._write(run)
             return
         if run.judging:
@@ -269,7 +298,7 @@ class RingDisk(GatheringDisk):
                 if end > run.done or run.flags:
                     op.errno = failed
             if run.flags:
-                run.judging, run.flags, run.done = failed, 0, 0
+                run.judging, run.flags, run.done, run.odd = failed, 0, 0, True
                 self._write(run)
                 return
         self._pool.give(run.slot)
@@ -306,8 +335,10 @@ class RingDisk(GatheringDisk):
 
     def _part_done(self, batch: _Batch) -> None:
         batch.left -= 1
-        if batch.left:
-            return
+        if not batch.left:
+            self._batch_written(batch)
+
+    def _batch_written(self, batch: _Batch) -> None:
         now_ns = time.monotonic_ns()
         self._latencies.disk_write.record(now_ns - batch.began_ns)
         batch.began_ns = now_ns
@@ -330,7 +361,13 @@ class RingDisk(GatheringDisk):
 
     def _end_batch(self, batch: _Batch) -> None:
         self._batches -= 1
-        for op in batch.ops:
-            if self.failed and op.durable and not op.errno:
-                op.errno = errno.EIO  # another batch met a failed flush: nothing is sure any more
-            self._answer(op.op, op.errno, None)
+        if self.failed:
+            for op in batch.ops:
+                if op.durable and not op.errno:
+                    op.errno = errno.EIO  # another batch's flush failed: nothing is sure any more
+        self._answers += [(op.op, op.errno, None) for op in batch.ops]
+
+    def _refuse(self, batch: _Batch) -> None:
+        """Nothing was tried: the device has failed before."""
+        self._end_batch(batch)
+        self._give_answers()

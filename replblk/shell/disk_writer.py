@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from replblk.engine.ports import Buffer
+from replblk.engine.ports import Buffer, DiskAnswer
 from replblk.shell.turns import stop_process
 
 IOV_MAX = 1024
@@ -41,8 +41,8 @@ FALLOC_FL_ZERO_RANGE = 0x10
 CANNOT_ZERO = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EPERM)
 """What fallocate(2) says where the file system or device can't do it."""
 
-DiskDone = Callable[[int, int, "bytes | memoryview | None"], None]
-"""(op, errno, data), as ``Node.on_disk_done``."""
+DiskDone = Callable[[list[DiskAnswer]], None]
+"""Told of all that ended together, as ``Node.on_disk_answers``."""
 
 
 @dataclass(slots=True)

@@ -31,16 +31,22 @@ class GatheringDisk(ABC):
     def read(self, op: int, offset: int, length: int) -> None:
         """Read *length* bytes."""
         self._check(offset, length)
+        self._in_flight += 1
         self._reads.append((op, offset, length))
 
     def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
         """Write *data*, which stays untouched by the caller until the answer."""
-        self._check(offset, len(data))
-        self._gathered.append(WriteOp(op, offset, len(data), data, durable))
+        length = len(data)
+        if not 0 < length <= self.size_bytes - offset or offset < 0 or (offset | length) & 511:
+            self._check(offset, length)
+        assert not self._closed, "an operation on a closed disk"
+        self._in_flight += 1
+        self._gathered.append(WriteOp(op, offset, length, data, durable))
 
     def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
         """Make the range read as zeroes."""
         self._check(offset, length)
+        self._in_flight += 1
         self._gathered.append(WriteOp(op, offset, length, None, durable, unmap))
 
     def flush(self, op: int) -> None:
@@ -77,7 +83,6 @@ class GatheringDisk(ABC):
         assert offset >= 0, f"offset {offset}"
         assert not (offset | length) & 511, f"offset {offset} or length {length} is no multiple"
         assert offset + length <= self.size_bytes, f"{offset}+{length} ends behind the device"
-        self._in_flight += 1
 
     def _ended(self, operations: int) -> None:
         """So many are about to be answered."""

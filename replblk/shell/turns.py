@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
-from replblk.engine.ports import ClientRequest, Command
+from replblk.engine.ports import ClientRequest, Command, DiskAnswer
 from replblk.model.latency import Histogram
 
 EXIT_BUG = 70
@@ -43,8 +43,8 @@ class EventSink(Protocol):
     def on_listen_failed(self, why: str) -> None:
         """There is no listener."""
 
-    def on_disk_done(self, op: int, errno: int, data: bytes | memoryview | None) -> None:
-        """A disk operation ended."""
+    def on_disk_answers(self, answers: list[DiskAnswer]) -> None:
+        """Disk operations ended."""
 
     def on_handler_done(self, number: int, exit_code: int, trouble: str) -> None:
         """A handler is over."""
@@ -52,8 +52,8 @@ class EventSink(Protocol):
     def on_wake(self) -> None:
         """The moment of ``wake_at`` has come."""
 
-    def on_client_request(self, request: ClientRequest) -> None:
-        """A client reads, writes, zeroes, trims or flushes."""
+    def on_client_requests(self, requests: list[ClientRequest]) -> None:
+        """Clients read, write, zero, trim or flush."""
 
     def on_command(self, command: Command) -> None:
         """The administrator commands."""
@@ -160,9 +160,9 @@ class Turns:
         self.node.on_listen_failed(why)
         self.wake()
 
-    def on_disk_done(self, op: int, errno: int, data: bytes | memoryview | None) -> None:
-        """A disk operation ended."""
-        self.node.on_disk_done(op, errno, data)
+    def on_disk_answers(self, answers: list[DiskAnswer]) -> None:
+        """Disk operations ended."""
+        self.node.on_disk_answers(answers)
         self.wake()
 
     def on_handler_done(self, number: int, exit_code: int, trouble: str) -> None:
@@ -175,9 +175,9 @@ class Turns:
         self.node.on_wake()
         self.wake()
 
-    def on_client_request(self, request: ClientRequest) -> None:
-        """A client reads, writes, zeroes, trims or flushes."""
-        self.node.on_client_request(request)
+    def on_client_requests(self, requests: list[ClientRequest]) -> None:
+        """Clients read, write, zero, trim or flush."""
+        self.node.on_client_requests(requests)
         self.wake()
 
     def on_command(self, command: Command) -> None:

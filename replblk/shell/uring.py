@@ -38,9 +38,8 @@ RWF_DSYNC = 0x00000002
 
 _PARAMS = struct.Struct("=10I8IQ8IQ")
 # opcode, flags, ioprio, fd, offset, address, length, operation flags, user_data; then zeroes
-_SQE = struct.Struct("=BBHiQQIIQ")
-_SQE_BYTES = 64
-_SQE_REST = bytes(_SQE_BYTES - _SQE.size)
+_SQE = struct.Struct("=BBHiQQIIQ24x")
+_SQE_BYTES = _SQE.size
 _CQE = struct.Struct("=QiI")
 
 
@@ -102,8 +101,14 @@ class Ring:
     def write(
         self, number: int, fd: int, offset: int, address: int, length: int, flags: int = 0
     ) -> None:
-        """Prepare a write. flags: RWF_DSYNC or 0."""
-        self._push(_OP_WRITE, fd, offset, address, length, flags, number)
+        """Prepare a write. flags: RWF_DSYNC or 0. Written out: it is called for every block."""
+        assert self.pending < self._entries, "more operations prepared than the ring has room for"
+        words = self._words
+        tail = words[self._sq_tail]
+        at = (tail & self._sq_mask) * _SQE_BYTES
+        _SQE.pack_into(self._sqes, at, _OP_WRITE, 0, 0, fd, offset, address, length, flags, number)
+        words[self._sq_tail] = tail + 1 & 0xFFFFFFFF
+        self.pending += 1
 
     def fdatasync(self, number: int, fd: int) -> None:
         """Prepare a flush of all that was completed before."""
@@ -121,7 +126,6 @@ class Ring:
         tail = words[self._sq_tail]
         at = (tail & self._sq_mask) * _SQE_BYTES
         _SQE.pack_into(self._sqes, at, op, 0, 0, fd, offset, address, length, flags, number)
-        self._sqes[at + _SQE.size : at + _SQE_BYTES] = _SQE_REST
         words[self._sq_tail] = tail + 1 & 0xFFFFFFFF
         self.pending += 1
 

@@ -308,4 +308,4 @@ class SimDisk:
         if failed:
             self._world.note(self._life.machine.name, "disk #{} fails, errno {}", op.number, failed)
         machine = self._life.machine
-        machine.deliver(self._life, "on_disk_done", op.number, failed, data)
+        machine.deliver(self._life, "on_disk_answers", [(op.number, failed, data)])

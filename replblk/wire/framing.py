@@ -15,7 +15,16 @@ from struct import Struct
 
 from replblk.model.errors import PeerError
 from replblk.wire.commands import PRO_VERSION_UNAGREED, SPECS, UNAGREED_ONLY, Cmd, Socket, Spec
-from replblk.wire.hot import MAGIC_100, Buffer, header100
+from replblk.wire.hot import (
+    ACK_PACKET_BYTES,
+    MAGIC_100,
+    AckPacket,
+    Buffer,
+    DataPacket,
+    acks_at,
+    data_at,
+    header100,
+)
 
 MAGIC_80 = 0x83740267
 MAGIC_95 = 0x835A
@@ -37,6 +46,12 @@ _AGREED: dict[Socket, dict[int, tuple[Cmd, int, int, bool]]] = {
     for socket in ("data", "meta")
 }
 """What may come on a socket once a version was agreed: what a header is judged by."""
+
+
+_WRITE_ACKS = frozenset(
+    int(cmd) for cmd in (Cmd.P_WRITE_ACK, Cmd.P_RS_WRITE_ACK, Cmd.P_RECV_ACK, Cmd.P_NEG_ACK)
+)
+_P_DATA, _P_DATA_MAX = int(Cmd.P_DATA), SPECS[Cmd.P_DATA].max_len
 
 
 class HeaderKind(IntEnum):
@@ -163,6 +178,22 @@ class Deframer:
             return None
         self._head = None
         return Packet(spec.cmd, volume, whole)
+
+    def acks(self) -> list[AckPacket]:
+        """The acknowledgements of writes that come next, if nothing is odd about them; whatever
+        else comes next, ``next`` judges."""
+        if self._head is not None or self.apv < 100:
+            return []
+        found = acks_at(self._stream, self._used, _WRITE_ACKS)
+        self._used += len(found) * ACK_PACKET_BYTES
+        return found
+
+    def writes(self) -> list[DataPacket]:
+        """The same for P_DATA without a digest. Large ones arrive in pieces: ``next`` has them."""
+        if self._head is not None or self.apv < 100:
+            return []
+        found, self._used = data_at(self._stream, self._used, _P_DATA, _P_DATA_MAX)
+        return found
 
     def _take_header(self) -> tuple[Spec, int, int] | None:
         stream, used = self._stream, self._used

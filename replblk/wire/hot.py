@@ -27,6 +27,13 @@ _BARRIER = Struct(">4s4x")
 _BARRIER_ACK = Struct(">4sI")
 
 
+AckPacket = tuple[int, int, int, int, int, int, bytes, int, int]
+"""magic, volume, command, payload length, pad, sector, block_id, blksize, seq_num."""
+ACK_PACKET_BYTES = _ACK_PACKET.size
+DataPacket = tuple[int, int, bytes, int, int, bytes]
+"""volume, sector, block_id, seq_num, dp_flags, data."""
+
+
 def header100(cmd: int, volume: int, length: int) -> bytes:
     """The 16-byte header of protocol 100 and up. length: payload bytes."""
     return _HEADER_100.pack(MAGIC_100, volume, cmd, length, 0)
@@ -49,6 +56,42 @@ def ack_packet(
 ) -> bytes:
     """Header 100 and ``block_ack`` in one: a whole packet."""
     return _ACK_PACKET.pack(MAGIC_100, volume, cmd, 24, 0, sector, block_id, blksize, seq)
+
+
+def acks_at(stream: bytes | bytearray, at: int, commands: frozenset[int]) -> list[AckPacket]:
+    """The whole acknowledgements with headers 100 that *stream* holds from byte *at* on, up to the
+    first packet that is none of *commands* or is odd in any way; each is ``ACK_PACKET_BYTES``."""
+    found: list[AckPacket] = []
+    count = (len(stream) - at) // ACK_PACKET_BYTES
+    if not count:
+        return found
+    window = memoryview(stream)[at : at + count * ACK_PACKET_BYTES]
+    for packet in _ACK_PACKET.iter_unpack(window):
+        if packet[0] != MAGIC_100 or packet[3] != 24 or packet[4] or packet[2] not in commands:
+            break
+        found.append(packet)
+    return found
+
+
+def data_at(
+    stream: bytes | bytearray, at: int, command: int, payload_max: int
+) -> tuple[list[DataPacket], int]:
+    """The whole P_DATA (*command*) with headers 100 that *stream* holds from byte *at* on, up to
+    the first packet that is none or is odd in any way; and the byte behind them. The data share no
+    memory with *stream*."""
+    found: list[DataPacket] = []
+    end = len(stream)
+    unpack = _DATA_PACKET.unpack_from
+    while at + 40 <= end:
+        magic, volume, cmd, length, pad, sector, block_id, seq, flags = unpack(stream, at)
+        stop = at + 16 + length
+        if cmd != command or magic != MAGIC_100 or pad or stop > end:
+            break
+        if not 24 <= length <= payload_max:
+            break
+        found.append((volume, sector, block_id, seq, flags, bytes(stream[at + 40 : stop])))
+        at = stop
+    return found, at
 
 
 def parse_data(payload: Buffer) -> tuple[int, bytes, int, int]:

@@ -101,7 +101,7 @@ class ShellDiskRig(_Looped):
         self._disks = FileDisks(
             {0: str(self.path)},
             self.loop,
-            self.recorder.on_disk_done,
+            self.recorder.on_disk_answers,
             self.refusals.append,
             ring=ring,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from replblk.engine import (
+    app_flush,
     connection,
     disk_failure,
     epochs_received,
@@ -11,10 +12,12 @@ from replblk.engine import (
     transfer_log,
     write_origin,
     write_peer,
+    write_way,
 )
 from tests.mutants.planting import Edit
 from tests.mutants.table import mutant
 
+FLUSHES = app_flush.AppFlushes
 ORIGIN = write_origin.WriteOrigin
 PEER = write_peer.WritePeer
 
@@ -51,6 +54,7 @@ WRITES = (
             "not (write.enough and good_here)",
             "not good_here",
         ),
+        Edit(ORIGIN, "_local_done", "if write.net != PENDING or write.enough:", "if True:"),
         seed=11,
     ),
     mutant(
@@ -62,6 +66,12 @@ WRITES = (
             "if write.local == PENDING or write.completed:",
             "if write.completed or (write.local == PENDING and write.net == PENDING):",
         ),
+        Edit(
+            ORIGIN,
+            "_net_done",
+            "if write.local != PENDING and not write.completed:",
+            "if not write.completed:",
+        ),
         seed=1,
     ),
     mutant(
@@ -70,8 +80,8 @@ WRITES = (
         Edit(
             ORIGIN,
             "on_block_ack",
-            "cmd is not Cmd.P_NEG_ACK)\n    return True",
-            "True)\n    return True",
+            "self._net_done(write, cmd != _P_NEG_ACK)",
+            "self._net_done(write, True)",
         ),
         seed=38,
         profile="harsh",
@@ -124,7 +134,7 @@ WRITES = (
     mutant(
         "local-disk-not-flushed",
         "the local disk has not flushed a write when it is acknowledged",
-        Edit(ORIGIN, "_write_local", "self._ctx.persist or write.fua", "False"),
+        Edit(ORIGIN, "_write_local", "write.fua or self._ctx.persist", "False"),
         seed=19,
     ),
     mutant(
@@ -283,8 +293,8 @@ WRITES = (
         "writes-before-the-resync",
         "writes go on, unreplicated, while an invalidated peer is about to become sync target",
         Edit(
-            ORIGIN,
-            "_must_wait",
+            write_way.WriteWay,
+            "__init__",
             "state.conn in _BEFORE_RESYNC",
             "state.conn in (ConnState.WF_BITMAP_T, ConnState.WF_SYNC_UUID)",
         ),
@@ -295,9 +305,9 @@ WRITES = (
         "flush-does-not-wait-for-the-peer",
         "a client's flush is answered before the peer has the epochs before it",
         Edit(
-            ORIGIN,
+            FLUSHES,
             "on_flush",
-            "self.log.newest() if self._ctx.peer.up else None",
+            "log.newest() if self._ctx.peer.up else None",
             "None",
         ),
         profile="kernel",
@@ -307,8 +317,8 @@ WRITES = (
         "flush-does-not-wait-for-the-disk",
         "a client's flush is answered before the local disk has flushed",
         Edit(
-            ORIGIN,
-            "_flush_progress",
+            FLUSHES,
+            "_look",
             "or flush.local == PENDING:",
             "or False:",
         ),
@@ -318,7 +328,7 @@ WRITES = (
     mutant(
         "failed-flush-taken-for-done",
         "a flush that failed on the local disk counts as done, and the disk stays in use",
-        Edit(ORIGIN, "_local_flushed", "if errno:", "if False:"),
+        Edit(FLUSHES, "_local_flushed", "if errno:", "if False:"),
         profile="kernel",
         not_caught="no seed was searched for yet",
     ),
@@ -346,7 +356,7 @@ WRITES = (
     mutant(
         "fua-ignored-here",
         "the local disk does not flush a write that asked for it",
-        Edit(ORIGIN, "_write_local", "self._ctx.persist or write.fua", "self._ctx.persist"),
+        Edit(ORIGIN, "_write_local", "write.fua or self._ctx.persist", "self._ctx.persist"),
         profile="kernel",
         not_caught="no seed was searched for yet",
     ),

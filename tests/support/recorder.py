@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replblk.engine.ports import ClientRequest, Command
+from replblk.engine.ports import ClientRequest, Command, DiskAnswer
 
 
 class Recorder:
@@ -23,10 +23,11 @@ class Recorder:
         self.wakes = 0
         self.steps = 0
 
-    def on_disk_done(self, op: int, errno: int, data: bytes | memoryview | None) -> None:
-        assert op not in self.disk, f"operation {op} answered twice"
-        self.disk[op] = (errno, None if data is None else bytes(data))
-        self.events.append(("disk", op, errno))
+    def on_disk_answers(self, answers: list[DiskAnswer]) -> None:
+        for op, errno, data in answers:
+            assert op not in self.disk, f"operation {op} answered twice"
+            self.disk[op] = (errno, None if data is None else bytes(data))
+            self.events.append(("disk", op, errno))
 
     def on_link_connected(self, link: int) -> None:
         self.connected.append(link)
@@ -56,8 +57,8 @@ class Recorder:
     def on_wake(self) -> None:
         self.wakes += 1
 
-    def on_client_request(self, request: ClientRequest) -> None:
-        self.requests.append(request)
+    def on_client_requests(self, requests: list[ClientRequest]) -> None:
+        self.requests += requests
 
     def on_command(self, command: Command) -> None:
         self.commands.append(command)

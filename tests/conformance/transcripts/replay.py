@@ -153,17 +153,17 @@ class _Disk:
         self.data[at : at + BLOCK] = Superblock.fresh(layout).encode()
 
     def read(self, op: int, offset: int, length: int) -> None:
-        self._world.later("on_disk_done", op, 0, bytes(self.data[offset : offset + length]))
+        self._world.later("on_disk_answers", [(op, 0, bytes(self.data[offset : offset + length]))])
 
     def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
         self.data[offset : offset + len(data)] = data
-        self._world.later("on_disk_done", op, 0, None)
+        self._world.later("on_disk_answers", [(op, 0, None)])
 
     def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
         self.write(op, offset, bytes(length), durable=durable)
 
     def flush(self, op: int) -> None:
-        self._world.later("on_disk_done", op, 0, None)
+        self._world.later("on_disk_answers", [(op, 0, None)])
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -232,7 +232,7 @@ class Replay:
                 data=act.data,
                 unmap=act.verb == "zero",
             )
-            self.later("on_client_request", request)
+            self.later("on_client_requests", [request])
         else:
             self.later("on_command", Command(self._numbers, act.verb, None, dict(act.options)))
 

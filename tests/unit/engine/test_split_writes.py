@@ -30,15 +30,15 @@ def sent(pieces: int) -> tuple[SplitWrites, Any, Any, list[tuple[Any, bool]]]:
     return split, volume, write, done
 
 
-def ack(number: int, size: int = 1 << 20) -> tuple[int, bytes, int, int]:
-    return number * 2048, bytes([number]) * 8, size, 1
+def ack(number: int, size: int = 1 << 20) -> tuple[int, bytes, int]:
+    return number * 2048, bytes([number]) * 8, size
 
 
 def test_all_pieces_in_any_order() -> None:
     split, volume, write, done = sent(3)
     for number in (2, 0, 1):
         assert not done
-        assert split.on_ack(Cmd.P_WRITE_ACK, volume, ack(number))
+        assert split.on_ack(Cmd.P_WRITE_ACK, volume, *ack(number))
     assert done == [(write, True)]
     assert not write.rs_ack
     assert len(split) == 0
@@ -46,38 +46,38 @@ def test_all_pieces_in_any_order() -> None:
 
 def test_one_refused_piece_makes_the_write_refused() -> None:
     split, volume, write, done = sent(3)
-    split.on_ack(Cmd.P_NEG_ACK, volume, ack(1, size=0))
-    split.on_ack(Cmd.P_WRITE_ACK, volume, ack(0))
-    split.on_ack(Cmd.P_WRITE_ACK, volume, ack(2))
+    split.on_ack(Cmd.P_NEG_ACK, volume, *ack(1, size=0))
+    split.on_ack(Cmd.P_WRITE_ACK, volume, *ack(0))
+    split.on_ack(Cmd.P_WRITE_ACK, volume, *ack(2))
     assert done == [(write, False)]
 
 
 def test_in_sync_only_if_all_pieces_are() -> None:
     split, volume, write, done = sent(2)
     for number in range(2):
-        split.on_ack(Cmd.P_RS_WRITE_ACK, volume, ack(number))
+        split.on_ack(Cmd.P_RS_WRITE_ACK, volume, *ack(number))
     assert done == [(write, True)]
     assert write.rs_ack
 
 
 def test_what_is_not_a_piece_is_not_ours() -> None:
     split, volume, _, _ = sent(1)
-    assert not split.on_ack(Cmd.P_WRITE_ACK, volume, ack(9))
+    assert not split.on_ack(Cmd.P_WRITE_ACK, volume, *ack(9))
 
 
 @pytest.mark.parametrize(
     ("cmd", "what"),
     [
-        (Cmd.P_WRITE_ACK, (8, bytes(8), 1 << 20, 1)),
-        (Cmd.P_WRITE_ACK, (0, bytes(8), 512, 1)),
-        (Cmd.P_RECV_ACK, (0, bytes(8), 1 << 20, 1)),
+        (Cmd.P_WRITE_ACK, (8, bytes(8), 1 << 20)),
+        (Cmd.P_WRITE_ACK, (0, bytes(8), 512)),
+        (Cmd.P_RECV_ACK, (0, bytes(8), 1 << 20)),
     ],
     ids=["sector", "size", "kind"],
 )
 def test_wrong_acknowledgements_cost_the_connection(cmd: Cmd, what: Any) -> None:
     split, volume, _, done = sent(2)
     with pytest.raises(PeerError):
-        split.on_ack(cmd, volume, what)
+        split.on_ack(cmd, volume, *what)
     assert not done
 
 
@@ -85,13 +85,13 @@ def test_of_another_volume() -> None:
     split, _, _, _ = sent(1)
     other: Any = object()
     with pytest.raises(PeerError):
-        split.on_ack(Cmd.P_WRITE_ACK, other, ack(0))
+        split.on_ack(Cmd.P_WRITE_ACK, other, *ack(0))
 
 
 def test_after_a_loss_nothing_is_remembered() -> None:
     split, volume, _, done = sent(2)
     split.connection_lost()
-    assert not split.on_ack(Cmd.P_WRITE_ACK, volume, ack(0))
+    assert not split.on_ack(Cmd.P_WRITE_ACK, volume, *ack(0))
     assert not done
 
 
@@ -102,8 +102,8 @@ def test_receipts_of_all_pieces_make_a_write_received() -> None:
     write: Any = Write(volume)
     for number in range(2):
         split.sent_for_receipt(write, bytes([number]) * 8, number * 2048)
-    assert split.on_ack(Cmd.P_RECV_ACK, volume, ack(0))
+    assert split.on_ack(Cmd.P_RECV_ACK, volume, *ack(0))
     assert not received
-    assert split.on_ack(Cmd.P_RECV_ACK, volume, ack(1))
+    assert split.on_ack(Cmd.P_RECV_ACK, volume, *ack(1))
     assert received == [write]
-    assert not split.on_ack(Cmd.P_RECV_ACK, volume, ack(1)), "once is enough"
+    assert not split.on_ack(Cmd.P_RECV_ACK, volume, *ack(1)), "once is enough"

@@ -101,7 +101,7 @@ class Rig:
         self.latencies = Latencies()
         device = open_backing_device(str(path))
         assert not isinstance(device, OpenFailed)
-        self.disk = RingDisk(device, self.loop, self.recorder.on_disk_done, self.latencies)
+        self.disk = RingDisk(device, self.loop, self.recorder.on_disk_answers, self.latencies)
         self.ring = self.disk._ring
         assert isinstance(self.ring, ScriptedRing)
 
@@ -337,7 +337,7 @@ def test_where_the_ring_is_refused_threads_do_it_and_the_log_says_so(
     path = tmp_path / "disk"
     path.write_bytes(bytes(1 << 20))
     loop, recorder, told = uvloop.new_event_loop(), Recorder(), []
-    disks = FileDisks({0: str(path)}, loop, recorder.on_disk_done, told.append)
+    disks = FileDisks({0: str(path)}, loop, recorder.on_disk_answers, told.append)
     disk = disks.open(0)
     assert isinstance(disk, FileDisk)
     assert len(told) == 1

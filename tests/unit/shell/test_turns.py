@@ -23,7 +23,7 @@ def test_many_events_of_a_turn_are_one_step_then_the_ports_in_their_order() -> N
     run(loop)
     order.clear()
     for op in range(10):
-        turns.on_disk_done(op, 0, None)
+        turns.on_disk_answers([(op, 0, None)])
     turns.on_wake()
     run(loop)
     assert node.steps == 2
