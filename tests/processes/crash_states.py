@@ -2,8 +2,9 @@
 
     make crash-states COUNT=5000
 
-Two real daemons run a story (write, promote, disconnect, write, reconnect, switch over) while every
-disk operation and every acknowledgement is recorded on one clock. Afterwards, for a moment of that
+Two real daemons run stories (write, disconnect, write, reconnect, detach and attach either disk,
+invalidate, switch over) while every disk operation and every acknowledgement is recorded on one
+clock. Afterwards, for a moment of such a
 story: what was durable by then is there; what was asked for and not durable is there, is not, or is
 there in part, each by itself and in any order (dm-log-writes, without dm). On each such pair of
 images two nodes attach, connect and come to rest in the simulator; then both hold every write that
@@ -36,7 +37,6 @@ from tests.support.site import until
 SIZE_BYTES = 5 << 20
 """Two extents: what a crashed Primary's activity log marks is resynced in every state."""
 NEVER = 1 << 62
-PROGRESS = 200
 FATES = ("none", "all", "one", "all but one", "random", "random")
 
 
@@ -72,39 +72,91 @@ class Story:
 # -- recording ------------------------------------------------------------------------------------
 
 
+class Narrator:
+    """Lives through a story with two recorded daemons: the one that all know, or one by chance."""
+
+    def __init__(self, folder: Path, port: int, seed: int, writes: int) -> None:
+        self._pair = RealPair(folder, port, SIZE_BYTES)
+        size = self._pair.layout.usable_sectors
+        self._chance = random.Random(f"crash/{seed}")
+        blocks = [self._chance.randrange(size // 8) for _ in range(60)] + [size // 8 - 1]
+        self._writer = Writer(f"crash/{seed}", size, sorted(set(blocks)))
+        self._writes = writes
+        self._folder = folder
+        self._primary, self._secondary = NODES
+
+    def tell(self, steps: list[str]) -> Story:
+        """Carry out the steps (names of methods without the underscore), then end in order."""
+        pair = self._pair
+        try:
+            for node in NODES:
+                log = str(self._folder / f"{node}.log")
+                pair.start(node, (sys.executable, "-m", "tests.processes.recording", log))
+            pair.connected()
+            pair.replblk(self._primary, "primary")
+            for step in steps:
+                getattr(self, f"_{step}")()
+            with pair.client(self._primary) as client:
+                client.flush()
+            pair.connected()
+            pair.replblk(self._primary, "secondary")
+            for node in NODES:
+                pair.replblk(node, "down")
+                until(lambda node=node: pair.ended(node))  # type: ignore[misc]
+        finally:
+            pair.end()
+        logs = {node: _operations(self._folder / f"{node}.log") for node in NODES}
+        return Story(logs, self._writer.log)
+
+    def _write(self) -> None:
+        with self._pair.client(self._primary) as client:
+            self._writer.write(client, self._writes)
+
+    def _alone(self) -> None:
+        """The peer is away for a while; the resync runs under writes."""
+        self._pair.replblk(self._secondary, "disconnect")
+        self._write()
+        self._pair.replblk(self._secondary, "connect")
+        self._write()
+
+    def _diskless(self) -> None:
+        """The Primary works on the peer's disk for a while."""
+        self._away(self._primary)
+
+    def _diskless_peer(self) -> None:
+        self._away(self._secondary)
+
+    def _away(self, node: str) -> None:
+        self._pair.connected()
+        self._pair.replblk(node, "detach")
+        self._write()
+        self._pair.replblk(node, "attach")
+        self._write()
+
+    def _invalidate(self) -> None:
+        """All is copied anew, under writes."""
+        self._pair.connected()
+        self._pair.replblk(self._secondary, "invalidate")
+        self._write()
+
+    def _move(self) -> None:
+        """The service moves to the other node."""
+        self._pair.connected()
+        self._pair.replblk(self._primary, "secondary")
+        self._primary, self._secondary = self._secondary, self._primary
+        self._pair.replblk(self._primary, "primary")
+
+
+KNOWN = ["write", "alone", "move", "write"]
+BY_CHANCE = ("write", "alone", "diskless", "diskless_peer", "invalidate", "move")
+STEPS = 7
+
+
 def record(folder: Path, port: int, seed: int, writes: int) -> Story:
-    """Live through the story with two recorded daemons."""
-    pair = RealPair(folder, port, SIZE_BYTES)
-    size = pair.layout.usable_sectors
-    chance = random.Random(f"crash/{seed}")
-    blocks = [chance.randrange(size // 8) for _ in range(60)] + [size // 8 - 1]
-    writer = Writer(f"crash/{seed}", size, sorted(set(blocks)))
-    try:
-        for node in NODES:
-            log = str(folder / f"{node}.log")
-            pair.start(node, (sys.executable, "-m", "tests.processes.recording", log))
-        pair.connected()
-        pair.replblk("alpha", "primary")
-        with pair.client("alpha") as client:
-            writer.write(client, writes)
-            pair.replblk("beta", "disconnect")
-            writer.write(client, writes // 3)
-            pair.replblk("beta", "connect")
-            writer.write(client, writes // 3)
-        pair.connected()
-        pair.replblk("alpha", "secondary")
-        pair.replblk("beta", "primary")
-        with pair.client("beta") as client:
-            writer.write(client, writes // 3)
-            client.flush()
-        pair.replblk("beta", "secondary")
-        for node in NODES:
-            pair.replblk(node, "down")
-            until(lambda node=node: pair.ended(node))  # type: ignore[misc]
-    finally:
-        pair.end()
-    logs = {node: _operations(folder / f"{node}.log") for node in NODES}
-    return Story(logs, writer.log)
+    """One story. Seed 1 tells the known one, all others what chance says. writes: in each step."""
+    chance = random.Random(f"steps/{seed}")
+    steps = KNOWN if seed == 1 else chance.choices(BY_CHANCE, k=STEPS)
+    return Narrator(folder, port, seed, writes).tell(steps)
 
 
 def _operations(log: Path) -> list[Operation]:
@@ -256,9 +308,7 @@ def enumerate_states(story: Story, count: int, seed: int) -> Counter[str]:
     cuts = {node: Cuts(base, story.operations[node]) for node in NODES}
     moments = story.moments()
     outcomes: Counter[str] = Counter()
-    for done, when in enumerate(sorted(chance.choice(moments) for _ in range(count))):
-        if done and done % PROGRESS == 0:
-            print(f"... {done} states", flush=True)
+    for when in sorted(chance.choice(moments) for _ in range(count)):
         fate = chance.choice(FATES)
         images = {node: cuts[node].at(when, fate, chance) for node in NODES}
         try:
@@ -274,22 +324,31 @@ def enumerate_states(story: Story, count: int, seed: int) -> Counter[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Record one story and judge its states; 0 if all are well."""
+    """Record stories and judge their states; 0 if all are well."""
     parser = argparse.ArgumentParser(prog="python -m tests.processes.crash_states")
     parser.add_argument("--count", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--writes", type=int, default=300)
+    parser.add_argument("--stories", type=int, default=10, help="the states are shared out")
+    parser.add_argument("--seed", type=int, default=1, help="of the first story")
+    parser.add_argument("--writes", type=int, default=60, help="of one step of a story")
     parser.add_argument("--port", type=int, default=17310)
     args = parser.parse_args(arguments)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="replblk-crash-") as folder:
-        story = record(Path(folder), args.port, args.seed, args.writes)
-    asked = sum(len(operations) for operations in story.operations.values())
-    print(f"recorded {asked} disk operations, {len(story.writes)} writes", flush=True)
-    outcomes = enumerate_states(story, args.count, args.seed)
+    outcomes: Counter[str] = Counter()
+    for seed in range(args.seed, args.seed + args.stories):
+        with tempfile.TemporaryDirectory(prefix="replblk-crash-") as folder:
+            story = record(Path(folder), args.port, seed, args.writes)
+        asked = sum(len(operations) for operations in story.operations.values())
+        share = args.count // args.stories
+        print(f"story {seed}: {asked} disk operations, {len(story.writes)} writes", flush=True)
+        try:
+            outcomes += enumerate_states(story, share, seed)
+        except AssertionError:
+            print(f"story {seed}: repeat with --seed {seed} --stories 1", file=sys.stderr)
+            raise
     for name, times in sorted(outcomes.items()):
         print(f"  {times:>6} {name}")
-    print(f"{args.count} crash states of both nodes, all well, {time.monotonic() - began:.0f} s")
+    judged = outcomes["blocks were marked"] + outcomes["nothing was marked"]
+    print(f"{judged} crash states of both nodes, all well, {time.monotonic() - began:.0f} s")
     return 0
 
 
