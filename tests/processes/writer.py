@@ -40,6 +40,8 @@ class Writer:
     register: Register = field(default_factory=Register)
     log: list[Logged] = field(default_factory=list)
     acked: int = 0
+    failed: int = 0
+    """Writes that were answered with an error: they may have been carried out or not."""
     _number: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +59,7 @@ class Writer:
                     write, logged = running.pop(answer.cookie)
                     certain = not answer.error
                     self._ended(write, logged, certain=certain)
+                    self.failed += not certain
                     left -= certain
         except (NbdError, OSError):
             for write, logged in running.values():
