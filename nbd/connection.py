@@ -82,6 +82,17 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._gone or self._ending:
             return
+        transmission = self._transmission
+        if transmission is not None and not self._rest:
+            # Most often whole requests arrive, none is answered at once, and nothing is full.
+            filled = self._server.receive_buffer[:nbytes]
+            used = transmission.receive(filled)
+            if used < nbytes:
+                self._rest = bytes(filled[used:])
+            if transmission.quiet and used == nbytes:
+                return
+            self._turn()
+            return
         filled = self._server.receive_buffer[: len(self._rest) + nbytes]
         if self._handshake.starting_tls:
             if self._tls_listens:  # already through TLS, before start_tls has told that it is done

@@ -124,6 +124,7 @@ class Transmission:
         self._requests = 0
         self._bytes = 0
         self._receiving = False
+        self._woken = False
         self._closed = False
         # The request whose payload is arriving: what is here, what is still missing.
         self._payload: bytearray | None = None
@@ -144,6 +145,16 @@ class Transmission:
         )
 
     @property
+    def quiet(self) -> bool:
+        """Neither full nor ended, and no replies wait to be taken."""
+        return (
+            not self._replies
+            and self.ended is None
+            and self._requests < self._requests_max
+            and self._bytes < self._bytes_max
+        )
+
+    @property
     def in_flight(self) -> int:
         """Requests that the export has not answered yet."""
         return self._requests
@@ -151,6 +162,7 @@ class Transmission:
     def take(self) -> list[Buffer]:
         """The replies to send, which are forgotten here."""
         replies, self._replies, self._reply_bytes = self._replies, [], 0
+        self._woken = False
         return replies
 
     def close(self) -> None:
@@ -180,6 +192,7 @@ class Transmission:
         unpack, header_bytes = header.unpack_from, header.size
         read, write = self._export.read, self._export.write
         size, payload_max, misaligned = self._size, self._payload_max, self._misaligned
+        requests_max, bytes_max = self._requests_max, self._bytes_max
         sparse_min = SPARSE_BYTES_MIN if self._sparse is not None else payload_max + 1
         while self.ended is None:
             if self._missing:
@@ -187,7 +200,12 @@ class Transmission:
                 if self._missing:
                     break
                 continue
-            if end - at < header_bytes or self.full:
+            if (
+                end - at < header_bytes
+                or self._requests >= requests_max
+                or self._bytes >= bytes_max
+                or self._reply_bytes >= REPLIES_MAX
+            ):
                 break
             magic, flags, command, cookie, offset, length = unpack(data, at)
             at += header_bytes
@@ -400,8 +418,13 @@ class Transmission:
         assert self._requests >= 0, "an export answered a request twice"
         if errno:
             self._send_errno(cookie, offset, errno)
-        else:
-            self._send(self._form.done(cookie, offset))
+        elif not self._closed:
+            reply = self._form.done(cookie, offset)
+            if not self._receiving and not self._woken:
+                self._woken = True
+                self._wake()
+            self._replies.append(reply)
+            self._reply_bytes += len(reply)
 
     def _status_done(self, cookie: int, offset: int, errno: int, status: Status) -> None:
         """The export has described a range in every selected context."""
@@ -457,5 +480,6 @@ class Transmission:
             return
         self._replies.append(reply)
         self._reply_bytes += len(reply)
-        if not self._receiving and not more:
+        if not self._receiving and not more and not self._woken:
+            self._woken = True
             self._wake()

@@ -47,8 +47,8 @@ class Ranges:
     def __init__(self) -> None:
         self._buckets: dict[int, list[RangeLock]] = {}
 
-    def claim(self, sector: int, size_bytes: int) -> RangeLock | None:
-        """``lock`` for a writer that nobody is in the way of: its claim, granted.
+    def claim(self, sector: int, size_bytes: int, *, exclusive: bool) -> RangeLock | None:
+        """``lock`` for one that nobody is in the way of: its claim, granted.
 
         None: ``lock`` has to look, for somebody is, or the range crosses from one MiB to another.
         """
@@ -58,12 +58,12 @@ class Ranges:
         if first != (end - 1) >> _BUCKET_SHIFT:
             return None
         bucket = buckets.get(first)
-        claim = RangeLock(sector, end, True, _told)
+        claim = RangeLock(sector, end, exclusive, _told)
         if bucket is None:
             buckets[first] = [claim]
         else:
             for other in bucket:
-                if other.start < end and sector < other.end:
+                if other.start < end and sector < other.end and (exclusive or other.exclusive):
                     return None
             bucket.append(claim)
         claim.granted = True

@@ -25,7 +25,8 @@ class AlGate:
     def __init__(self, volume: Volume, log: ActivityLog) -> None:
         self._volume = volume
         self._log = log
-        self._waiting: deque[tuple[range, Go]] = deque()
+        self.waiting: deque[tuple[range, Go]] = deque()
+        """Who wants cold extents, in order."""
         self._writing: Change | None = None
         self._closed = False
 
@@ -38,14 +39,14 @@ class AlGate:
         """Take a reference on each extent, now if all are hot, else after a transaction."""
         if self._closed:
             go(False)
-        elif not self._waiting and self._take(extents):
+        elif not self.waiting and self._take(extents):
             go(True)
         else:
-            self._waiting.append((extents, go))
+            self.waiting.append((extents, go))
 
     def enter_at_once(self, extents: range) -> bool:
         """``enter`` where nobody has to wait: whether the references were taken."""
-        if self._closed or self._waiting:
+        if self._closed or self.waiting:
             return False
         return self._log.get(extents[0]) if len(extents) == 1 else self._take(extents)
 
@@ -57,12 +58,12 @@ class AlGate:
 
     def pump(self) -> bool:
         """Start a transaction for what waits, if none is being written; True if one was started."""
-        if self._writing is not None or not self._waiting or self._closed:
+        if self._writing is not None or not self.waiting or self._closed:
             return False
         if self._admit():
             return True
         wanted: dict[int, None] = {}
-        for extents, _ in self._waiting:
+        for extents, _ in self.waiting:
             wanted.update((extent, None) for extent in extents)
         change = self._log.prepare(list(wanted))
         if change is None:
@@ -90,7 +91,7 @@ class AlGate:
     def close(self) -> None:
         """The disk is going away: everybody who waits is told so."""
         self._closed = True
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self.waiting = self.waiting, deque()
         for _, go in waiting:
             go(False)
 
@@ -113,8 +114,8 @@ class AlGate:
     def _admit(self) -> bool:
         """Let those in front go whose extents are all hot now; True if anybody went."""
         went = False
-        while self._waiting and self._take(self._waiting[0][0]):
-            _, go = self._waiting.popleft()
+        while self.waiting and self._take(self.waiting[0][0]):
+            _, go = self.waiting.popleft()
             went = True
             go(True)
         return went

@@ -161,8 +161,13 @@ class Connection:
         self._after_drain = then
         self.check_drained()
 
+    @property
+    def drains(self) -> bool:
+        """Whether ``check_drained`` is to be asked at the end of every step."""
+        return self._after_drain is not None
+
     def check_drained(self) -> None:
-        """Asked at the end of every step."""
+        """What waits for the peer's requests to be answered goes on when they are."""
         if self._after_drain is not None and not any(
             volume.unacked > volume.peer_reads for volume in self._ctx.volumes.values()
         ):

@@ -18,19 +18,23 @@ class KoCount:
     def __init__(self, ctx: Context, log: TransferLog) -> None:
         self._ctx = ctx
         self._log = log
+        self.armed = False
+        """Whether the oldest write will be looked at, some time: then there is nothing to do."""
 
     def watch(self) -> None:
-        """Something is in the log, or left it."""
+        """Something is in the log."""
         net = self._ctx.net
-        if not net.ko_count or self._ctx.timers.pending("ko-count"):
+        if not net.ko_count or self.armed:
             return
         oldest = self._log.oldest_ns()
         if oldest is not None:
             left = max(oldest + self._limit_ns - self._ctx.now_ns(), 1_000_000)
+            self.armed = True
             self._ctx.timers.set("ko-count", left, self._due)
 
     def stop(self) -> None:
         """The connection is gone."""
+        self.armed = False
         self._ctx.timers.cancel("ko-count")
 
     @property
@@ -39,6 +43,7 @@ class KoCount:
         return net.timeout * net.ko_count * TENTH_NS
 
     def _due(self) -> None:
+        self.armed = False
         net = self._ctx.net
         oldest = self._log.oldest_ns()
         if oldest is None:

@@ -386,6 +386,8 @@ class Node:
 
     def step(self) -> None:
         """Drain the queue; then everything that was gathered: log transactions, barriers, waits."""
+        # Little is called here that has nothing to do: with one request at a time, a step's own
+        # cost is a good part of the whole.
         ctx, events, deferred = self._ctx, self._events, self._ctx.deferred
         while True:
             ctx.timers.run_due()
@@ -397,14 +399,17 @@ class Node:
             if deferred:
                 ctx.run_deferred()
             for volume in ctx.volumes.values():
-                if volume.al_gate is not None:
+                if volume.al_gate is not None and volume.al_gate.waiting:
                     volume.al_gate.pump()
             if deferred:
                 ctx.run_deferred()
             if ctx.watchers:
                 ctx.ask_watchers()
-            self._connection.check_drained()
-            if not ctx.run_deferred() and not events:
+            if self._connection.drains:
+                self._connection.check_drained()
+            if deferred:
+                ctx.run_deferred()
+            elif not events:
                 break
         self._writes.step_ended()
         ctx.timers.arm()

@@ -232,7 +232,7 @@ class PeerLink:
                 deframer = self._deframers[link]
                 take, on_meta = deframer.next, link == self.meta
                 try:
-                    while link in self._listening_to:
+                    while link in self._listening_to and not deframer.empty:
                         if on_meta:
                             if acks := deframer.acks():
                                 self._acks(acks)

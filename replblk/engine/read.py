@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno as errnos
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
@@ -73,10 +74,13 @@ class ReadPath:
         volume = read.volume
         if volume.state.suspended:
             volume.held.append(lambda: self._admit(read))
-            return
-        volume.ranges.lock(
-            read.sector, read.size, lambda claim: self._granted(read, claim), exclusive=False
-        )
+        elif (claim := volume.ranges.claim(read.sector, read.size, exclusive=False)) is not None:
+            read.lock = claim
+            self._go(read)
+        else:
+            volume.ranges.lock(
+                read.sector, read.size, lambda claim: self._granted(read, claim), exclusive=False
+            )
 
     def _granted(self, read: ReadRequest, claim: RangeLock) -> None:
         read.lock = claim
@@ -97,12 +101,8 @@ class ReadPath:
         if good_here and not read.tried_local:
             read.tried_local = True
             volume.read_sectors += read.size >> 9
-            self._ctx.io.read(
-                volume,
-                sector_offset(read.sector),
-                read.size,
-                lambda errno, data: self._local_done(read, errno, data),
-            )
+            offset = sector_offset(read.sector)
+            self._ctx.io.read(volume, offset, read.size, partial(self._local_done, read))
         elif volume.state.pdsk is DiskState.UP_TO_DATE and volume.state.conn >= ConnState.CONNECTED:
             self._ask_peer(read)
         else:

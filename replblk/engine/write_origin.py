@@ -89,7 +89,7 @@ class WriteOrigin:
         volume = write.volume
         if way_of(self._ctx, volume).wait or volume.sync_uuid_pending:
             volume.held.append(lambda: self._admit(write))
-        elif (claim := volume.ranges.claim(write.sector, write.size)) is not None:
+        elif (claim := volume.ranges.claim(write.sector, write.size, exclusive=True)) is not None:
             self._ranged(write, claim)
         else:
             volume.ranges.lock(
@@ -376,11 +376,16 @@ class WriteOrigin:
         The next write carries it along; only when none comes does it go alone. A flush waits for
         it, so then it goes at once.
         """
-        self._measured()
+        if self._disk_ns or self._peer_ns or self._write_ns or self._at_once:
+            self._measured()
+        log = self.log
+        if not log.due and not (log.current.count and not self._ko.armed):
+            return
         if not self._ctx.peer.up:
             return
-        self._ko.watch()
-        if not self.log.due:
+        if not self._ko.armed:
+            self._ko.watch()
+        if not log.due:
             return
         if self.flushes.pending:
             self.send_barriers()

@@ -189,7 +189,7 @@ class WritePeer:
 
     def _admit(self, write: PeerWrite) -> None:
         ranges = write.volume.ranges
-        if (claim := ranges.claim(write.sector, write.size)) is not None:
+        if (claim := ranges.claim(write.sector, write.size, exclusive=True)) is not None:
             self._ranged(write, claim)
         else:
             ranges.lock(

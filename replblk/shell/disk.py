@@ -71,6 +71,7 @@ class FileDisk(GatheringDisk):
 
     def end_step(self) -> None:
         """Hand over what was gathered."""
+        self.due = False
         if self._gathered:
             self._write_queue.put(list(self._gathered))
             self._gathered.clear()

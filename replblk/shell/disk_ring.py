@@ -52,6 +52,15 @@ READS_MAX = 128
 """Reads in flight; further ones wait."""
 RING_ENTRIES = 512
 _RETRY_S = 0.001
+LINGER_NS = 400_000
+"""A lone operation is waited for up to this long before the loop goes on. The loop's other work
+comes later by no more than that, and only where there was none before."""
+LONE_MIN = 8
+"""So many operations in a row had the disk for themselves: the next one is waited for."""
+NOT_LONE = -64
+"""Where the count begins again when waiting was in vain."""
+ARRIVED_MEANWHILE_NS = 30_000
+"""An operation that comes this soon after a wait has probably waited for its end."""
 _ZEROES_BYTES = 1 << 20
 
 
@@ -113,6 +122,10 @@ class RingDisk(GatheringDisk):
         """Given out together when all completions of a turn have been looked at."""
         self._batches = 0
         self._reading = 0
+        self._lone = 0
+        """Operations in a row that were alone on the disk; below 0: not worth looking."""
+        self._waited_ns = 0
+        """When the last wait ended."""
         self._pool = Pool()
         self._zeroes: Slot | None = None
         self._retrying = False
@@ -131,10 +144,47 @@ class RingDisk(GatheringDisk):
 
     def end_step(self) -> None:
         """Hand over what was gathered."""
+        self.due = False
+        if not self._reads and not self._gathered:
+            if self._ring.pending:
+                self._submit()
+            return
+        others = len(self._flying)
         if self._reads:
             self._begin_reads()
         if self._gathered:
             self._begin_batches()
+        if not self._ring.pending:
+            return
+        if others or len(self._flying) != 1:
+            self._lone = min(self._lone, 0)
+        elif self._lingers():
+            self._linger()
+            return
+        self._submit()
+
+    # -- alone on the disk --------------------------------------------------------------------
+
+    def _lingers(self) -> bool:
+        """Whether to stay until the only operation in flight has ended.
+
+        With one request at a time, going round the loop costs as much as the disk does. Whether
+        requests come one at a time shows by what came before.
+        """
+        self._lone += 1
+        if self._lone < LONE_MIN or not self._ring.can_wait:
+            return False
+        if time.monotonic_ns() - self._waited_ns < ARRIVED_MEANWHILE_NS:
+            self._lone = 0
+            return False
+        return True
+
+    def _linger(self) -> None:
+        if not self._ring.submit_and_wait(LINGER_NS):
+            self._submit()  # which sees to it that it is tried again
+        self._waited_ns = time.monotonic_ns()
+        if not self._reap():
+            self._lone = NOT_LONE
         if self._ring.pending:
             self._submit()
 
@@ -155,28 +205,34 @@ class RingDisk(GatheringDisk):
 
     def _retry(self) -> None:
         self._retrying = False
-        if not self._closed:
+        if not self.closed:
             self._submit()
 
     def _on_completions(self) -> None:
         try:
-            take, give = self._flying.pop, self._pool.give
-            for number, result in self._ring.completions():
-                then = take(number)
-                if not isinstance(then, _Run):
-                    then(result)
-                elif result == then.length and not then.odd:
-                    give(then.slot)
-                    batch = then.batch
-                    batch.left -= 1
-                    if not batch.left:
-                        self._batch_written(batch)
-                else:
-                    self._written(then, result)
-            self._give_answers()
+            self._reap()
             self.end_step()
         except Exception:
             stop_process("the disk's ring")
+
+    def _reap(self) -> bool:
+        """See what has completed, and answer what is done; False: nothing has."""
+        take, give = self._flying.pop, self._pool.give
+        completions = self._ring.completions()
+        for number, result in completions:
+            then = take(number)
+            if not isinstance(then, _Run):
+                then(result)
+            elif result == then.length and not then.odd:
+                give(then.slot)
+                batch = then.batch
+                batch.left -= 1
+                if not batch.left:
+                    self._batch_written(batch)
+            else:
+                self._written(then, result)
+        self._give_answers()
+        return bool(completions)
 
     def _give_answers(self) -> None:
         if self._answers:

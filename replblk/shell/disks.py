@@ -83,7 +83,7 @@ class FileDisks:
         for disk in self._open:
             if disk.closed:
                 closed = True
-            else:
+            elif disk.due:
                 disk.end_step()
         if closed:
             self._open = [disk for disk in self._open if not disk.closed]

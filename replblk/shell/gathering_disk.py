@@ -24,7 +24,10 @@ class GatheringDisk(ABC):
         self._device = device
         self._on_done = on_done
         self._in_flight = 0
-        self._closed = False
+        self.closed = False
+        """Whether the device and its lock were given back."""
+        self.due = False
+        """Whether operations were gathered since ``end_step``."""
         self._reads: deque[Read] = deque()
         self._gathered: deque[WriteOp] = deque()
 
@@ -32,6 +35,7 @@ class GatheringDisk(ABC):
         """Read *length* bytes."""
         self._check(offset, length)
         self._in_flight += 1
+        self.due = True
         self._reads.append((op, offset, length))
 
     def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
@@ -39,20 +43,23 @@ class GatheringDisk(ABC):
         length = len(data)
         if not 0 < length <= self.size_bytes - offset or offset < 0 or (offset | length) & 511:
             self._check(offset, length)
-        assert not self._closed, "an operation on a closed disk"
+        assert not self.closed, "an operation on a closed disk"
         self._in_flight += 1
+        self.due = True
         self._gathered.append(WriteOp(op, offset, length, data, durable))
 
     def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
         """Make the range read as zeroes."""
         self._check(offset, length)
         self._in_flight += 1
+        self.due = True
         self._gathered.append(WriteOp(op, offset, length, None, durable, unmap))
 
     def flush(self, op: int) -> None:
         """Make every answered write durable."""
-        assert not self._closed, "a flush of a closed disk"
+        assert not self.closed, "a flush of a closed disk"
         self._in_flight += 1
+        self.due = True
         self._gathered.append(WriteOp(op, 0, 0, None, durable=True))
 
     @abstractmethod
@@ -62,23 +69,18 @@ class GatheringDisk(ABC):
     def close(self) -> None:
         """Stop and give device and lock back; nothing may be in flight."""
         assert not self._in_flight, f"{self._in_flight} operations in flight on a disk being closed"
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._stop()
         self._device.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the device and its lock were given back."""
-        return self._closed
 
     @abstractmethod
     def _stop(self) -> None:
         """End what carries the operations out."""
 
     def _check(self, offset: int, length: int) -> None:
-        assert not self._closed, "an operation on a closed disk"
+        assert not self.closed, "an operation on a closed disk"
         assert length > 0, "an empty operation"
         assert offset >= 0, f"offset {offset}"
         assert not (offset | length) & 511, f"offset {offset} or length {length} is no multiple"

@@ -21,6 +21,9 @@ from typing import NoReturn, Protocol
 from replblk.engine.ports import ClientRequest, Command, DiskAnswer
 from replblk.model.latency import Histogram
 
+ROUNDS_MAX = 4
+"""Steps in one turn of the loop: what the ports answer at once is taken up at once, but sockets are
+looked at again before long."""
 EXIT_BUG = 70
 """EX_SOFTWARE of sysexits.h: an internal fault."""
 
@@ -93,6 +96,7 @@ class Turns:
         self._last: list[Callable[[], None]] = []
         self._running = False
         self._scheduled = False
+        self._again = False
         self._stopped = False
 
     def drive(self, node: SteppedNode) -> None:
@@ -125,7 +129,9 @@ class Turns:
 
     def wake(self) -> None:
         """An event was queued: step in this turn of the loop or the next."""
-        if not self._scheduled and not self._stopped:
+        if self._running:
+            self._again = True
+        elif not self._scheduled and not self._stopped:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
@@ -186,18 +192,21 @@ class Turns:
         self.wake()
 
     def _run(self) -> None:
+        self._scheduled = False
         if self._stopped or self._node is None:
-            self._scheduled = False
             return
         self._running = True
         began_ns = time.monotonic_ns()
         try:
-            for begin_step in self._begin_step:
-                begin_step()
-            self._scheduled = False
-            self._node.step()
-            for end_step in self._end_step:
-                end_step()
+            for _ in range(ROUNDS_MAX):
+                for begin_step in self._begin_step:
+                    begin_step()
+                self._again = False
+                self._node.step()
+                for end_step in self._end_step:
+                    end_step()
+                if not self._again or self._stopped:
+                    break
         except Exception:
             self._stopped = True
             self._last.clear()
@@ -205,6 +214,8 @@ class Turns:
         finally:
             self._running = False
             last, self._last = self._last, []
+        if self._again:
+            self.wake()
         for action in last:
             action()
         self._latency.record(time.monotonic_ns() - began_ns)

@@ -126,6 +126,11 @@ class Deframer:
         self._body: bytearray | None = None  # a payload that arrives in pieces
         self._filled = 0
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to ask for before more is fed."""
+        return self._used == len(self._stream) and self._head is None
+
     def feed(self, data: Buffer) -> None:
         """Append received bytes. *data* may be reused by the caller afterwards."""
         view = memoryview(data)

@@ -157,13 +157,23 @@ WRITES = (
     mutant(
         "no-range-lock-for-writes",
         "overlapping writes of clients do not wait for each other",
-        Edit(ORIGIN, "_admit", "write.sector, write.size,", "1 << 40, write.size,"),
+        Edit(
+            ORIGIN,
+            "_admit",
+            "ranges.claim(write.sector,",
+            "ranges.claim((1 << 40) + write.number * 4096,",
+        ),
         seed=2,
     ),
     mutant(
         "no-range-lock-at-the-peer",
         "overlapping writes of the peer go to the disk in any order",
-        Edit(PEER, "_admit", "write.sector, write.size,", "1 << 40, write.size,"),
+        Edit(
+            PEER,
+            "_admit",
+            "ranges.claim(write.sector,",
+            "ranges.claim((1 << 40) + int.from_bytes(write.block_id) * 4096,",
+        ),
         seed=44,
     ),
     mutant(
