@@ -123,10 +123,10 @@ class AlignedExport:
 
     def read(self, offset: int, length: int, done: Done) -> None:
         """Read whole blocks, answer with the part that was asked."""
-        start, end = self._outwards(offset, offset + length)
-        if start == offset and end == offset + length:
+        if not (offset | length) & self._mask:
             self._inner.read(offset, length, done)
             return
+        start, end = self._outwards(offset, offset + length)
 
         def cut(errno: int, data: Buffer | None) -> None:
             if errno or data is None:

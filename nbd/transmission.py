@@ -445,8 +445,15 @@ class Transmission:
             self._send_errno(cookie, offset, errno)
             return
         assert len(data) == length, "an export answered a read with another length"
-        self._send(self._form.data(cookie, offset, length), more=True)
-        self._send(data)
+        if self._closed:
+            return
+        if not self._receiving and not self._woken:
+            self._woken = True
+            self._wake()
+        head = self._form.data(cookie, offset, length)
+        self._replies.append(head)
+        self._replies.append(data)
+        self._reply_bytes += len(head) + length
 
     def _pieces_done(
         self, cookie: int, offset: int, length: int, errno: int, pieces: Pieces | None

@@ -34,7 +34,13 @@ class DiskIo:
     def read(self, volume: Volume, offset: int, length: int, then: Then) -> None:
         """Read bytes of the backing device."""
         assert volume.backing is not None
-        volume.backing.read(self._launch(volume, then), offset, length)
+        if volume.config.options.disk_timeout:
+            op = self._launch(volume, then)
+        else:
+            op = self._next = self._next + 1
+            self._flying[op] = (volume, then)
+            volume.in_flight += 1
+        volume.backing.read(op, offset, length)
 
     def write(
         self, volume: Volume, offset: int, data: Buffer, then: Then, *, durable: bool = True

@@ -412,6 +412,8 @@ class Node:
             elif not events:
                 break
         self._writes.step_ended()
+        if self._reads.took_ns:
+            self._reads.step_ended()
         ctx.timers.arm()
 
     # -- questions ----------------------------------------------------------------------------

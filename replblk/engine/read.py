@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
+from replblk.engine.write_way import way_of
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.vocabulary import ConnState, DiskState
@@ -62,6 +63,8 @@ class ReadPath:
         self._next_block = 1 << 63
         self._asked: dict[bytes, tuple[ReadRequest, int, int]] = {}
         """By block id: whose, sector, bytes."""
+        self.took_ns: list[int] = []
+        """How long the reads took that this step answered."""
 
     # -- ours ---------------------------------------------------------------------------------
 
@@ -72,7 +75,7 @@ class ReadPath:
 
     def _admit(self, read: ReadRequest) -> None:
         volume = read.volume
-        if volume.state.suspended:
+        if way_of(self._ctx, volume).suspended:
             volume.held.append(lambda: self._admit(read))
         elif (claim := volume.ranges.claim(read.sector, read.size, exclusive=False)) is not None:
             read.lock = claim
@@ -88,12 +91,13 @@ class ReadPath:
 
     def _go(self, read: ReadRequest) -> None:
         volume = read.volume
-        state = volume.state
-        if state.suspended:
+        way = way_of(self._ctx, volume)
+        state = way.state
+        if way.suspended:
             volume.held.append(lambda: self._go(read))
             return
         # While both bitmaps are not merged yet our own says nothing about what is good here.
-        good_here = state.disk is DiskState.UP_TO_DATE or (
+        good_here = way.good_here or (
             state.disk is DiskState.INCONSISTENT
             and state.conn in (ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T)
             and volume.is_in_sync(read.sector, read.size)
@@ -190,10 +194,15 @@ class ReadPath:
             read.left = 0
             self._go(read)
 
+    def step_ended(self) -> None:
+        """Put what the step measured into the histogram."""
+        self._ctx.latencies.read.record_all(self.took_ns)
+        self.took_ns.clear()
+
     def _finish(self, read: ReadRequest, errno: int, data: Buffer | None) -> None:
         volume = read.volume
         volume.app_pending -= 1
-        self._ctx.latencies.read.record(self._ctx.timers.now_ns - read.arrived_ns)
+        self.took_ns.append(self._ctx.timers.now_ns - read.arrived_ns)
         self._ctx.ports.clients.reply(read.number, errno, data)
         assert read.lock is not None
         volume.ranges.release(read.lock)

@@ -29,16 +29,17 @@ _BEFORE_RESYNC = (
 class WriteWay:
     """The way of writes in one state.
 
-    wait: they wait for another state. replicate: they go to the peer. has_disk: they go to the
-    local disk. good_here, good_there: a copy there counts. flags: what P_DATA asks for; enough: it
-    asks for nothing but the barrier's acknowledgement. plain: P_DATA of up to *bytes_max* bytes is
-    a header of protocol 100 and the data, no digest between. barrier_tells: each write has to be
-    followed by its barrier.
+    suspended: no I/O goes on, reads neither. wait: writes wait for another state. replicate: they
+    go to the peer. has_disk: they go to the local disk. good_here, good_there: a copy there counts.
+    flags: what P_DATA asks for; enough: it asks for nothing but the barrier's acknowledgement.
+    plain: P_DATA of up to *bytes_max* bytes is a header of protocol 100 and the data, no digest
+    between. barrier_tells: each write has to be followed by its barrier.
     """
 
     __slots__ = (
         *("apv", "barrier_tells", "bytes_max", "enough", "flags", "good_here"),
-        *("good_there", "has_disk", "net", "plain", "primary", "replicate", "state", "wait"),
+        *("good_there", "has_disk", "net", "plain", "primary", "replicate", "state"),
+        *("suspended", "wait"),
     )
 
     def __init__(self, ctx: Context, volume: Volume) -> None:
@@ -46,7 +47,8 @@ class WriteWay:
         self.net: NetOptions = ctx.net
         self.apv = ctx.peer.apv
         state = self.state
-        self.wait = state.suspended or state.conn in _BEFORE_RESYNC
+        self.suspended = state.suspended
+        self.wait = self.suspended or state.conn in _BEFORE_RESYNC
         self.primary = volume.primary
         self.has_disk = volume.has_disk
         self.replicate = replicates(state)

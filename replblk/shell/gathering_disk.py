@@ -33,7 +33,9 @@ class GatheringDisk(ABC):
 
     def read(self, op: int, offset: int, length: int) -> None:
         """Read *length* bytes."""
-        self._check(offset, length)
+        if not 0 < length <= self.size_bytes - offset or offset < 0 or (offset | length) & 511:
+            self._check(offset, length)
+        assert not self.closed, "an operation on a closed disk"
         self._in_flight += 1
         self.due = True
         self._reads.append((op, offset, length))
