@@ -31,7 +31,7 @@ FIND_PYTHON = for python in $(PYTHONS); do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop fmt lint type check sim soak soak-kill crash-states kill-points disk-faults databases mutants fuzz bench docs clean
+.PHONY: help setup demo test interop fmt lint type check sim soak soak-kill crash-states kill-points disk-faults link-faults databases mutants fuzz bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
@@ -104,6 +104,10 @@ kill-points: $(VENV)/installed-test ## SIGKILL at every disk system call, by str
 
 disk-faults: $(VENV)/installed-test ## disks that fail, hang or answer in part: ROUNDS=50
 	@$(PY) -m tests.processes.disk_faults --rounds $(if $(filter file,$(origin ROUNDS)),50,$(ROUNDS)) \
+	--seed $(SEED)
+
+link-faults: $(VENV)/installed-test ## cut, reset, stall, flip, ... at a packet between the nodes: ROUNDS=100
+	@$(PY) -m tests.processes.link_faults --rounds $(if $(filter file,$(origin ROUNDS)),100,$(ROUNDS)) \
 	--seed $(SEED)
 
 databases: $(VENV)/installed-test ## SQLite, PostgreSQL, MariaDB on the device, killed: ROUNDS=20

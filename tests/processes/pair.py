@@ -35,8 +35,8 @@ def synced_pages(size_bytes: int) -> dict[int, bytes]:
 class RealPair:
     """The daemons' life. launcher: what stands before the arguments of ``replblk``."""
 
-    def __init__(self, folder: Path, port: int, size_bytes: int) -> None:
-        self.site = Site(folder, port, size_bytes)
+    def __init__(self, folder: Path, port: int, size_bytes: int, site: type[Site] = Site) -> None:
+        self.site = site(folder, port, size_bytes)
         self.folder = folder
         self.layout = Layout.internal(size_bytes)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

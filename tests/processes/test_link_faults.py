@@ -1,0 +1,32 @@
+"""A little of ``make link-faults``: a real link that breaks, falls silent or spoils a block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.processes.link_faults import LinkFaults
+from tests.processes.link_proxy import Trouble
+
+PORTS = 17371, 17372
+
+
+@pytest.mark.parametrize(
+    ("port", "story"),
+    [
+        (PORTS[0], [("half", "alpha", "data"), ("one way", "beta", "meta")]),
+        (PORTS[1], [("pieces", "alpha", "data"), ("flip", "alpha", "data")]),
+    ],
+)
+def test_no_client_notices_and_nothing_is_lost(
+    tmp_path: Path, port: int, story: list[tuple[str, str, str]]
+) -> None:
+    faults = LinkFaults(tmp_path, port, seed=1)
+    try:
+        faults.start()
+        for kind, sender, sock in story:
+            faults.round(Trouble(kind=kind, sender=sender, sock=sock, at=20))
+    finally:
+        faults.end()
+    assert sum(faults.counts.values()) == len(story)
