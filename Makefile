@@ -12,6 +12,7 @@ REQUIRE ?=
 MUTANTS ?=
 ROUNDS ?= 300
 EVERY ?= 1
+FAULT ?= kill
 KINDS ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TESTS ?= tests
@@ -99,8 +100,8 @@ soak-kill: $(VENV)/installed-test ## SIGKILL both daemons under a verifying writ
 crash-states: $(VENV)/installed-test ## power cuts out of a recorded story of two daemons: COUNT=5000
 	@$(PY) -m tests.processes.crash_states --count $(COUNT) --seed $(SEED)
 
-kill-points: $(VENV)/installed-test ## SIGKILL at every disk system call, by strace: EVERY=1
-	@$(PY) -m tests.processes.kill_points --every $(EVERY)
+kill-points: $(VENV)/installed-test ## SIGKILL, or FAULT=eio, enospc, at every disk system call
+	@$(PY) -m tests.processes.kill_points --every $(EVERY) --fault $(FAULT)
 
 disk-faults: $(VENV)/installed-test ## disks that fail, hang or answer in part: ROUNDS=50
 	@$(PY) -m tests.processes.disk_faults --rounds $(if $(filter file,$(origin ROUNDS)),50,$(ROUNDS)) \

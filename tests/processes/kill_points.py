@@ -1,11 +1,14 @@
-"""A daemon is killed at its Nth write or flush, for every N until none is hit: SQLite's method.
+"""A daemon is killed, or told of an error, at its Nth write or flush; for every N.
 
-    make soak-kill-points EVERY=1
+    make kill-points EVERY=1 FAULT=kill
 
-strace counts the system calls that change the disk, and sends SIGKILL at the Nth, before it is
-carried out. The victim is the Secondary (it attaches, is resynced, takes writes, goes down) or the
-Primary (it attaches, is promoted, writes, is demoted, goes down). After each kill the daemon starts
-again, the pair comes to rest, what was acknowledged is there and the files are identical.
+SQLite's method: until no call is hit any more. strace counts the system calls that change the disk,
+and at the Nth sends SIGKILL before it is carried out, or answers EIO or ENOSPC in its place (then
+the daemon does its input and output by threads: strace can't see what a ring was asked for; each
+thread has a count of its own). The victim is the Secondary (it
+attaches, is resynced, takes writes, goes down) or the Primary (it attaches, is promoted, writes, is
+demoted, goes down). After each the daemon starts again, the pair comes to rest, what was
+acknowledged is there and the files are identical.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ import argparse
 import random
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -25,15 +27,25 @@ from tests.support.site import until
 from tests.support.tools import need
 
 SIZE_BYTES = 4 << 20
-CALLS = "pwrite64,pwritev,pwritev2,fdatasync,fsync,fallocate,io_uring_enter"
+CALLS = "pwrite64,pwritev,pwritev2,fdatasync,fsync,fallocate"
+RING_CALLS = f"{CALLS},io_uring_enter"
+"""An error of the ring itself is none of the disk: only kills count its calls."""
 WRITES = 25
+FAULTS = {"kill": "signal=KILL", "eio": "error=EIO", "enospc": "error=ENOSPC"}
+INJECTED = "(INJECTED)", "killed by SIGKILL"
+ERRORS_MAX = 3
+"""A node without any good disk answers all writes with errors."""
+SETTLED_S = 0.3
+"""A node whose disk could not be attached may say so a moment before it goes on."""
 
 
 class Points:
-    """Kills of one victim ("alpha", the Primary, or "beta") at one call after the other."""
+    """One victim ("alpha", the Primary, or "beta") is hit at one call after the other."""
 
-    def __init__(self, folder: Path, port: int, victim: str) -> None:
+    def __init__(self, folder: Path, port: int, victim: str, fault: str = "kill") -> None:
         need("strace")
+        self.fault = fault
+        self._told = folder / "strace"
         self.pair = RealPair(folder, port, SIZE_BYTES)
         self.victim = victim
         self.other = NODES[victim == NODES[0]]
@@ -44,20 +56,23 @@ class Points:
         self.pair.start(self.other)
         self.pair.answers(self.other)
 
-    def kill_at(self, number: int) -> bool:
+    def hit_at(self, number: int) -> bool:
         """Live until the victim's call of that number; False if it never came so far."""
         pair = self.pair
         if self.victim == "beta":  # it missed something: a resync comes first
             pair.replblk("alpha", "primary")
             self._write("alpha")
-        inject = f"inject={CALLS}:signal=KILL:when={number}"
-        strace = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}")
-        python = (sys.executable, "-P", "-m", "replblk.cli")
-        pair.start(self.victim, (*strace, "-e", inject, *python))
+        calls = RING_CALLS if self.fault == "kill" else CALLS
+        inject = f"inject={calls}:{FAULTS[self.fault]}:when={number}"
+        strace = ("strace", "-f", "-o", str(self._told), "-e", f"trace={calls}")
+        module = "replblk.cli" if self.fault == "kill" else "tests.processes.threads_disk"
+        pair.start(self.victim, (*strace, "-e", inject, sys.executable, "-m", module))
         try:
-            hit = self._story()
+            self._story()
         finally:
             pair.kill(self.victim)
+        said = self._told.read_text(errors="replace")
+        hit = any(word in said for word in INJECTED)
         pair.start(self.victim)
         pair.answers(self.victim)
         pair.connected()
@@ -71,62 +86,73 @@ class Points:
             pair.replblk("alpha", "secondary")
         return hit
 
-    def _story(self) -> bool:
-        """What the victim goes through; True if it died of it."""
+    def _story(self) -> None:
+        """What the victim goes through, as far as it comes."""
         pair = self.pair
-        until(lambda: pair.ended(self.victim) or self._healthy(), limit_s=PATIENCE_S)
+        until(lambda: pair.ended(self.victim) or self._settled(), limit_s=PATIENCE_S)
         if pair.ended(self.victim):
-            return True
-        if self.victim == "alpha" and pair.site.replblk("alpha", "primary", "r0").returncode:
-            return pair.ended("alpha") or self._dies()
+            assert self.fault == "kill", "the daemon ended by an error of its disk"
+            return
+        pair.site.replblk("alpha", "primary", "r0")
         self._write("alpha")
-        pair.site.replblk(self.victim, "down", "r0")
         if self.victim == "alpha":
             pair.site.replblk("alpha", "secondary", "r0")
-            pair.site.replblk("alpha", "down", "r0")
-        return self._dies()
+        pair.site.replblk(self.victim, "down", "r0")
+        until(lambda: pair.ended(self.victim) or self.fault != "kill", limit_s=PATIENCE_S)
 
-    def _dies(self) -> bool:
-        """Whether the daemon was killed; one that is not ends by itself, with 0."""
-        until(lambda: self.pair.ended(self.victim), limit_s=PATIENCE_S)
-        return self.pair.processes[self.victim].returncode != 0
+    def _settled(self) -> bool:
+        """All is well, or the victim has no disk and nothing more comes of it."""
+        if all(self.pair.healthy(node) for node in NODES):
+            return True
+        return self._diskless() and (time.sleep(SETTLED_S) is None) and self._diskless()
 
-    def _healthy(self) -> bool:
-        return all(self.pair.healthy(node) for node in NODES)
+    def _diskless(self) -> bool:
+        """The peer's is what it was; the connection there or never tried."""
+        disk = self.pair.site.replblk(self.victim, "dstate", "r0").stdout
+        state = self.pair.site.replblk(self.victim, "cstate", "r0").stdout
+        return disk.startswith("Diskless/") and state in ("Connected\n", "StandAlone\n")
 
     def _write(self, node: str) -> None:
         """Write a little, unless the node dies of it."""
+        enough = self.writer.failed + ERRORS_MAX
         try:
             with self.pair.client(node) as client:
-                writing = threading.Thread(target=self.writer.write, args=(client, WRITES))
-                writing.start()
-                writing.join()
+                self.writer.write(client, WRITES, lambda: self.writer.failed >= enough)
         except (NbdError, OSError):
             return
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Kill at every call; 0 if the pair got over all of it."""
+    """Hit every call; 0 if the pair got over all of it."""
     parser = argparse.ArgumentParser(prog="python -m tests.processes.kill_points")
+    parser.add_argument("--fault", choices=list(FAULTS), default="kill")
     parser.add_argument("--every", type=int, default=1, help="only each so manieth call")
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--limit", type=int, default=10_000, help="kills of each node at most")
+    parser.add_argument("--limit", type=int, default=10_000, help="hits of each node at most")
     parser.add_argument("--port", type=int, default=17320)
+    parser.add_argument("--victims", nargs="+", choices=list(NODES), default=["beta", "alpha"])
     args = parser.parse_args(arguments)
-    began, kills = time.monotonic(), 0
-    for victim in ("beta", "alpha"):
+    began, hits = time.monotonic(), 0
+    for victim in args.victims:
         with tempfile.TemporaryDirectory(prefix="replblk-points-") as folder:
-            points = Points(Path(folder), args.port, victim)
+            points = Points(Path(folder), args.port, victim, args.fault)
+            number, done = args.first, 0
             try:
-                number, done = args.first, 0
-                while done < args.limit and points.kill_at(number):
+                while done < args.limit and points.hit_at(number):
                     number += args.every
                     done += 1
+                    if done % 10 == 0:
+                        print(f"... {victim}: call {number - args.every}", flush=True)
+            except BaseException:
+                print(f"{victim}, call {number}: repeat with --first {number}", file=sys.stderr)
+                raise
             finally:
                 points.pair.end()
-        kills += done
-        print(f"{victim}: {done} kills, up to call {number}", flush=True)
-    print(f"{kills} kills at a system call, nothing lost, {time.monotonic() - began:.0f} s")
+        hits += done
+        node = "Primary" if victim == "alpha" else "Secondary"
+        end = "the limit" if done == args.limit else f"no call {number} any more"
+        print(f"{node}: {done} calls hit, then {end}", flush=True)
+    print(f"{hits} x {args.fault} at a system call, nothing lost, {time.monotonic() - began:.0f} s")
     return 0
 
 

@@ -11,8 +11,7 @@ import pytest
 from tests.processes.database_kinds import Sqlite
 from tests.processes.databases import DatabaseRounds
 from tests.processes.mounted import missing
-
-PORT = 17341
+from tests.support.site import free_port
 
 
 def test_no_commit_is_lost_when_the_primary_is_killed_and_the_other_node_takes_over() -> None:
@@ -21,7 +20,7 @@ def test_no_commit_is_lost_when_the_primary_is_killed_and_the_other_node_takes_o
         pytest.skip(why)
     assert not why
     with tempfile.TemporaryDirectory(prefix="replblk-databases-") as folder:
-        rounds = DatabaseRounds(Path(folder), PORT, 1, Sqlite())
+        rounds = DatabaseRounds(Path(folder), free_port(), 1, Sqlite())
         try:
             rounds.start()
             rounds.round("primary")

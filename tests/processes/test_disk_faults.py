@@ -10,10 +10,9 @@ import pytest
 
 from tests.processes.disk_faults import SIZE_BYTES, DiskFaults
 from tests.processes.fault_disk import Fault
+from tests.support.site import free_port
 from tests.support.tools import need
 
-PORTS = {"detach": 17361, "pass_on": 17362, "call-local-io-error": 17363}
-FUSE_PORT = 17364
 BROKEN = Fault(op="write", action="error", first=3)
 FULL = Fault(op="write", action="error", value=errno.ENOSPC, first=2, times=1)
 METADATA = Fault(op="write", action="torn", first=1, start=SIZE_BYTES - (64 << 10))
@@ -34,7 +33,7 @@ def test_a_system_call_that_fails_costs_no_client_anything(
     tmp_path: Path, policy: str, story: list[tuple[str, Fault]]
 ) -> None:
     need("gcc")
-    faults = DiskFaults(tmp_path, PORTS[policy], 1, policy, fuse=False)
+    faults = DiskFaults(tmp_path, free_port(), 1, policy, fuse=False)
     try:
         faults.start()
         for victim, fault in story:
@@ -48,7 +47,7 @@ def test_a_request_that_fails_in_the_ring_costs_no_client_anything(tmp_path: Pat
         assert not os.environ.get("CI"), "needs root and FUSE"
         pytest.skip("needs root and FUSE")
     need("nbdfuse")
-    faults = DiskFaults(tmp_path, FUSE_PORT, 1, "detach", fuse=True)
+    faults = DiskFaults(tmp_path, free_port(), 1, "detach", fuse=True)
     try:
         faults.start()
         for victim, fault in [("alpha", NO_FLUSH), ("beta", BROKEN)]:

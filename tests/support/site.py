@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -89,6 +91,21 @@ class Site:
                 self.replblk(node, "down", "--force", "r0")
                 if _alive(pid):
                     os.kill(pid, 9)
+
+
+def free_port() -> int:
+    """A port that nobody listens on, at none of the addresses that tests use. By chance, so that
+    two runs of the tests on one machine do not meet; below those that the kernel gives out."""
+    while True:
+        port = random.SystemRandom().randrange(20000, 32000)
+        with contextlib.ExitStack() as stack:
+            try:
+                for last in range(1, 5):
+                    sock = stack.enter_context(socket.socket())
+                    sock.bind((f"127.0.0.{last}", port))
+            except OSError:
+                continue
+            return port
 
 
 def until(
