@@ -25,6 +25,7 @@ from nbd.export import (
     Extents,
     ExtentsDone,
     FastZeroes,
+    Geometry,
     PiecesDone,
     SparseReads,
     ask_extents,
@@ -114,12 +115,16 @@ class AlignedExport:
     """An export that takes any range, over one that takes multiples of its minimum block."""
 
     def __init__(self, inner: Export, locks: RangeLocks) -> None:
-        self.geometry = inner.geometry
         self._inner = inner
         self._locks = locks
         self._block = inner.geometry.minimum_block
         self._mask = self._block - 1
         self._gone = False
+
+    @property
+    def geometry(self) -> Geometry:
+        """That of the export below."""
+        return self._inner.geometry
 
     def read(self, offset: int, length: int, done: Done) -> None:
         """Read whole blocks, answer with the part that was asked."""

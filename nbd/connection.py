@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
 from typing import TYPE_CHECKING, cast
 
@@ -133,6 +134,15 @@ class Connection(asyncio.BufferedProtocol):
         self._server.forget(self)
 
     # --- what the server asks ---
+
+    def hung_up(self) -> bool:
+        """Can the client hear nothing any more? Found out also while it is not read."""
+        number = self._transport.get_extra_info("socket").fileno()
+        if self._gone or number < 0:
+            return True
+        poller = select.poll()
+        poller.register(number, 0)
+        return bool(poller.poll(0))
 
     def stop(self, grace_s: float, silent: bool = False) -> None:
         """Answer no more requests but with SHUTDOWN, and end within *grace_s* seconds. silent: not

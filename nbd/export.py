@@ -29,11 +29,13 @@ class Refused:
     """An export can't be served now. text: a sentence that reaches the client's user.
 
     unknown: there is no such export (NBD_REP_ERR_UNKNOWN), rather than a policy against serving
-    it (NBD_REP_ERR_POLICY).
+    it (NBD_REP_ERR_POLICY). later: it is not decided yet, come back (NBD_REP_ERR_SHUTDOWN, which
+    clients that connect again take for what passes).
     """
 
     text: str
     unknown: bool = False
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,9 @@ class Export(Protocol):
     thread, exactly once.
     """
 
-    geometry: Geometry
+    @property
+    def geometry(self) -> Geometry:
+        """What the device is like. Its size may change while it is open; nothing else does."""
 
     def read(self, offset: int, length: int, done: Done) -> None:
         """Read *length* bytes."""

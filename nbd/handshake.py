@@ -315,6 +315,8 @@ class Handshake:
 
     def _refuse(self, option: int, refused: Refused) -> None:
         kind = Reply.ERR_UNKNOWN if refused.unknown else Reply.ERR_POLICY
+        if refused.later:
+            kind = Reply.ERR_SHUTDOWN
         self._reply(option, kind, refused.text)
 
     def _infos(self, name: str, geometry: Geometry, asked: set[int]) -> list[bytes]:

@@ -181,9 +181,13 @@ class MemoryExport:
     """One connection's view of a MemoryDisk."""
 
     def __init__(self, disk: MemoryDisk) -> None:
-        self.geometry = disk.geometry
         self._disk = disk
         disk.open_count += 1
+
+    @property
+    def geometry(self) -> Geometry:
+        """The disk's, as it is now."""
+        return self._disk.geometry
 
     def read(self, offset: int, length: int, done: Done) -> None:
         """Read a copy of what is stored when the answer leaves."""

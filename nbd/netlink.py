@@ -1,4 +1,5 @@
-"""The Linux kernel's NBD devices by generic netlink: connect, reconfigure, disconnect, status.
+"""The Linux kernel's NBD devices by generic netlink: connect, reconfigure, resize, disconnect,
+status, and the kernel's own notice that a connection has died.
 
 Each call is one exchange on a socket of its own and blocks; none may run in the thread that serves
 the very device, for the kernel may wait for its requests. Sizes in bytes, times in seconds. Raises
@@ -10,16 +11,22 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST, genlmsg, nla
+from pyroute2.netlink import NETLINK_GENERIC, NLM_F_ACK, NLM_F_REQUEST, genlmsg, nla
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 
-CONNECT, DISCONNECT, RECONFIGURE, STATUS = 1, 2, 3, 5
-"""NBD_CMD_*; 4 is LINK_DEAD, which the kernel says by itself."""
+CONNECT, DISCONNECT, RECONFIGURE, LINK_DEAD, STATUS = 1, 2, 3, 4, 5
+"""NBD_CMD_*; LINK_DEAD is what the kernel says by itself, to NOTICE_GROUP."""
+NOTICE_GROUP = "nbd_mc_group"
+SOL_NETLINK, ADD_MEMBERSHIP = 270, 1
+"""linux/netlink.h."""
+NOTICE_BYTES_MAX = 1 << 16
 
 
 class KernelError(Exception):
@@ -112,7 +119,8 @@ def connect(descriptors: Sequence[int], shape: Shape, index: int | None = None) 
 
 
 def reconfigure(index: int, descriptors: Sequence[int], shape: Shape) -> None:
-    """Replace dead connections, and take a new size."""
+    """Replace dead connections, and take a new size. Connections that live stay: descriptors for
+    which no dead one is left are ignored. Block size and timeout stay as they are."""
     told = shape.attributes()
     del told["SERVER_FLAGS"], told["BLOCK_SIZE_BYTES"]
     del told["TIMEOUT"]  # which would set the queue's io_timeout back to 30 s
@@ -124,8 +132,21 @@ def disconnect(index: int) -> None:
     _exchange(DISCONNECT, (), {"INDEX": index})
 
 
+def alive(index: int, identifier: str) -> bool:
+    """Whether a device of that identifier takes connections, now or again; not so one that was
+    ended, and is still there because somebody has it open."""
+    try:
+        _exchange(RECONFIGURE, (), {"INDEX": index, "BACKEND_IDENTIFIER": identifier})
+    except KernelError as refused:
+        if refused.errno not in (errno.EINVAL, errno.ENXIO):
+            raise
+        return False
+    return True
+
+
 def connected(index: int) -> bool:
-    """Whether the kernel counts a device as configured: also while its connections are dead."""
+    """Whether the kernel counts a device as configured: also while its connections are dead, or
+    when it was ended and somebody still has it open."""
     for reply in _exchange(STATUS, (), {"INDEX": index}):
         listed = reply.get_attr("NBD_ATTR_DEVICE_LIST")
         for item in listed.get_attrs("NBD_DEVICE_ITEM") if listed is not None else ():
@@ -145,7 +166,58 @@ def message(command: int, descriptors: Sequence[int], attributes: dict[str, Any]
     return made
 
 
-def _exchange(command: int, descriptors: Sequence[int], attributes: dict[str, Any]) -> list[Any]:
+class DeathNotices:
+    """LINK_DEAD, once for each connection that the kernel has given up: poll ``fileno``, ``take``.
+
+    From the moment of the notice the kernel accepts another connection in its place.
+    """
+
+    def __init__(self) -> None:
+        with _kernel() as kernel:
+            group = kernel.mcast_groups[NOTICE_GROUP]
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC)
+        self._socket.setblocking(False)
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
+
+    def fileno(self) -> int:
+        """Readable when there is something to take."""
+        return self._socket.fileno()
+
+    def take(self) -> list[int]:
+        """The devices, by index, whose connections died since the last call: as often as so many
+        died. Notices that the kernel had no room for are lost."""
+        found: list[int] = []
+        while True:
+            try:
+                data, (sender, _groups) = self._socket.recvfrom(NOTICE_BYTES_MAX)
+            except BlockingIOError:
+                return found
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue
+            if sender == 0 and (index := dead_link(data)) is not None:  # 0: the kernel
+                found.append(index)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._socket.close()
+
+
+def dead_link(data: bytes) -> int | None:
+    """The device that a notice of the kernel is about, None if it says something else."""
+    notice = NbdMessage(data)
+    notice.decode()
+    if notice["cmd"] != LINK_DEAD:
+        return None
+    index = notice.get_attr("NBD_ATTR_INDEX")
+    return None if index is None else int(index)
+
+
+@contextmanager
+def _kernel() -> Iterator[Any]:
+    """A socket that speaks with the family "nbd"."""
     quiet = logging.getLogger("pyroute2")
     level = quiet.level
     quiet.setLevel(logging.CRITICAL)  # a family that is not there is told by the exception
@@ -159,13 +231,19 @@ def _exchange(command: int, descriptors: Sequence[int], attributes: dict[str, An
                     "module",
                     error.code,
                 ) from error
-            request = message(command, descriptors, attributes)
-            flags = NLM_F_REQUEST | NLM_F_ACK
+            yield kernel
+    finally:
+        quiet.setLevel(level)
+
+
+def _exchange(command: int, descriptors: Sequence[int], attributes: dict[str, Any]) -> list[Any]:
+    request = message(command, descriptors, attributes)
+    flags = NLM_F_REQUEST | NLM_F_ACK
+    try:
+        with _kernel() as kernel:
             return list(kernel.nlm_request(request, msg_type=kernel.prid, msg_flags=flags))
     except NetlinkError as error:
         raise KernelError(_why(command, error.code), error.code) from error
-    finally:
-        quiet.setLevel(level)
 
 
 def _why(command: int, number: int) -> str:

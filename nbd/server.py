@@ -237,9 +237,17 @@ class Server:
         return True
 
     def entered(self, connection: Connection) -> None:
-        """A connection has finished its handshake."""
+        """A connection has finished its handshake.
+
+        It may be its client's second: then what the first has sent and nobody has read yet must
+        not be carried out any more, for the client says it again here, and may say something newer
+        before the old was read.
+        """
         self._half_open.pop(connection, None)
         self._none_served.clear()
+        for other in list(self._connections):
+            if other.export_name is not None and other is not connection and other.hung_up():
+                other.abort("the client hung up")
 
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""

@@ -103,7 +103,6 @@ class Transmission:
         self._sparse: SparseReads | None = None
         if (structured or extended) and isinstance(export, SparseReads):
             self._sparse = export
-        self._size = geometry.size
         self._payload_max = geometry.maximum_payload
         self._misaligned = geometry.minimum_block - 1 if promised_alignment else 0
         self._read_only = geometry.read_only
@@ -191,7 +190,8 @@ class Transmission:
         expected = EXTENDED_REQUEST_MAGIC if extended else REQUEST_MAGIC
         unpack, header_bytes = header.unpack_from, header.size
         read, write = self._export.read, self._export.write
-        size, payload_max, misaligned = self._size, self._payload_max, self._misaligned
+        size, payload_max = self._export.geometry.size, self._payload_max
+        misaligned = self._misaligned
         requests_max, bytes_max = self._requests_max, self._bytes_max
         sparse_min = SPARSE_BYTES_MIN if self._sparse is not None else payload_max + 1
         while self.ended is None:
@@ -358,9 +358,10 @@ class Transmission:
         writes = command in (_WRITE, _TRIM, _ZERO)
         if writes and self._read_only:
             return Error.EPERM, "the export is read-only"
-        if offset + length > self._size:
+        size = self._export.geometry.size
+        if offset + length > size:
             error = Error.ENOSPC if command in (_WRITE, _ZERO) else Error.EINVAL
-            text = f"{length} bytes at {offset} reach beyond the export's {self._size} bytes"
+            text = f"{length} bytes at {offset} reach beyond the export's {size} bytes"
             return error, text
         if command in (_READ, _WRITE) and length > self._payload_max:
             error = Error.EOVERFLOW if flags & _DF else Error.EINVAL

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from nbd import netlink
-from nbd.netlink import CONNECT, DISCONNECT, RECONFIGURE, STATUS, KernelError, Shape, message
+from nbd.netlink import (
+    CONNECT,
+    DISCONNECT,
+    RECONFIGURE,
+    STATUS,
+    DeathNotices,
+    KernelError,
+    Shape,
+    dead_link,
+    message,
+)
 from nbd.sysfs import LinkExistsError, make_link, remove_link, used_by
 
 HEADER_BYTES = 16
@@ -64,6 +74,39 @@ def test_the_other_requests_byte_for_byte(
     assert encoded(command, descriptors, attributes) == expected.replace(" ", "")
 
 
+@little
+def test_the_kernels_notice_of_a_dead_connection() -> None:
+    """As recorded: NBD_CMD_LINK_DEAD with the device's index; STATUS is no such notice."""
+    notice = "1c000000 1500 0000 00000000 00000000 04010000 0800 0100 05000000"
+    assert dead_link(bytes.fromhex(notice)) == 5
+    assert dead_link(bytes.fromhex(notice.replace("0401", "0501"))) is None
+    assert dead_link(bytes.fromhex("14000000 1500 0000 00000000 00000000 04010000")) is None
+
+
+@pytest.mark.parametrize(("number", "lives"), [(0, True), (errno.EINVAL, False)])
+def test_a_device_that_was_ended_takes_no_connections(
+    monkeypatch: pytest.MonkeyPatch, number: int, lives: bool
+) -> None:
+    def exchange(command: int, descriptors: object, attributes: dict[str, object]) -> list[object]:
+        assert command == RECONFIGURE
+        assert attributes == {"INDEX": 3, "BACKEND_IDENTIFIER": "r0/0"}, "it changes nothing"
+        if number:
+            raise KernelError("no", number)
+        return []
+
+    monkeypatch.setattr(netlink, "_exchange", exchange)
+    assert netlink.alive(3, "r0/0") is lives
+
+
+def test_whoever_may_not_ask_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exchange(command: int, descriptors: object, attributes: object) -> list[object]:
+        raise KernelError("needs CAP_SYS_ADMIN", errno.EPERM)
+
+    monkeypatch.setattr(netlink, "_exchange", exchange)
+    with pytest.raises(KernelError, match="CAP_SYS_ADMIN"):
+        netlink.alive(3, "r0/0")
+
+
 def test_a_reconfiguration_leaves_the_queues_timeout_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -86,6 +129,8 @@ def test_a_reconfiguration_leaves_the_queues_timeout_alone(
 def test_a_kernel_without_nbd_is_told() -> None:
     with pytest.raises(KernelError, match="modprobe nbd") as told:
         netlink.disconnect(0)
+    with pytest.raises(KernelError, match="modprobe nbd"):
+        DeathNotices()
     assert told.value.errno == errno.ENOENT
 
 
