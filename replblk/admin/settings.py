@@ -80,6 +80,16 @@ def _yes_or_no(value: Any) -> bool:
     return value
 
 
+def _one_of_numbers(*numbers: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or value not in numbers:
+            shown = ", ".join(map(str, numbers))
+            raise ConfigError(f"expected one of {shown}, not {_shown(value)}")
+        return int(value)
+
+    return read
+
+
 def _directory(value: Any) -> str:
     text = _string(value)
     if text and not Path(text).is_absolute():
@@ -156,6 +166,27 @@ SETTINGS: tuple[Setting, ...] = (
         "what `primary` makes of a volume on this machine: a block device by the kernel's NBD "
         "client, or by nbdfuse and a loop; `secondary` and `down` end it. Needs root",
         _one_of("no", "nbd", "fuse"),
+    ),
+    Setting(
+        *("nbd_device_connections", "1..64", "`4`"),
+        *("connections between the daemon and the kernel's NBD client", _whole(1, 64)),
+    ),
+    Setting(
+        *("nbd_device_block_size", "`0`, `512`, `1024`, `2048` or `4096`", "`0`"),
+        "logical block size of the kernel's device; `0`: 4096 where the size is a multiple of it, "
+        "else 512. What is not a multiple of a block at the end is left out",
+        _one_of_numbers(0, 512, 1024, 2048, 4096),
+    ),
+    Setting(
+        *("nbd_device_timeout", "0..86400 s", "`0`: none"),
+        "a connection that leaves a request of the kernel unanswered for so long is replaced, and "
+        "the request sent again; a peer or a disk that hangs is no reason to set it",
+        _whole(0, 86400),
+    ),
+    Setting(
+        *("nbd_device_dead_timeout", "1..86400 s", "`600`"),
+        "how long the kernel keeps requests waiting while there is no daemon, before they fail",
+        _whole(1, 86400),
     ),
     Setting(
         *("resume_primary", "`true` or `false`", "`false`"),

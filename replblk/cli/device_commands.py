@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from replblk.cli.options import resource_command
 from replblk.cli.session import Session, complain, named, volumes_of
 from replblk.model.config import Resource
 from replblk.model.errors import AdminError
-from replblk.shell.block_devices import BlockDevice
+from replblk.model.vocabulary import CODE_TEXT, Code
+from replblk.shell.block_devices import EXIT_IN_USE, BlockDevice
+
+IN_USE = Code.DEVICE_IN_USE
 
 
 @resource_command("attach-nbd")
@@ -35,14 +40,18 @@ def detach_fuse(session: Session, names: tuple[str, ...]) -> int:
     return _each(session, names, "detach-fuse")
 
 
-def _each(session: Session, names: tuple[str, ...], verb: str) -> int:
+def _each(session: Session, names: tuple[str, ...], verb: str, *, keep: bool = False) -> int:
+    """keep: a block device that is there already is as good as a new one."""
+
     def one(resource: Resource, volume: int | None) -> int:
         for number in volumes_of(resource, volume):
             subject = named(resource, number)
             if session.dry_run:
                 click.echo(f"{verb} {subject}")
                 continue
-            device = BlockDevice(resource, number, session.files(resource))
+            device = _device(session, resource, number)
+            if keep and device.is_minded():
+                continue
             if verb == "attach-nbd":
                 click.echo(f"{subject}: {device.attach_nbd()}")
             elif verb == "attach-fuse":
@@ -57,26 +66,41 @@ def _each(session: Session, names: tuple[str, ...], verb: str) -> int:
 def attach_as_set(session: Session, names: tuple[str, ...]) -> int:
     """After ``primary``: what ``nbd_device`` says."""
     wish = session.settings.nbd_device
-    return 0 if wish == "no" else _each(session, names, f"attach-{wish}")
+    return 0 if wish == "no" else _each(session, names, f"attach-{wish}", keep=True)
 
 
-def detach_before(session: Session, names: tuple[str, ...]) -> int:
-    """Before ``secondary`` and ``down``: a block device that is not in use is ended first."""
-    if session.dry_run:
-        return 0
+def end_devices(
+    session: Session, resource: Resource, volume: int | None
+) -> list[Callable[[], str]]:
+    """Before ``secondary`` and ``down``: the block devices that nobody uses are ended; how to make
+    them again. Raises AdminError, as DRBD refuses it, if somebody uses one."""
+    again: list[Callable[[], str]] = []
+    for number in volumes_of(resource, volume):
+        device = _device(session, resource, number)
+        try:
+            if device.detach_nbd():
+                again.append(device.attach_nbd)
+            if device.detach_fuse():
+                again.append(device.attach_fuse)
+        except AdminError as error:
+            make_again(again)
+            if error.exit_code != EXIT_IN_USE:
+                raise
+            sentence = f"State change failed: ({int(IN_USE)}) {CODE_TEXT[IN_USE]}"
+            raise AdminError(
+                f"{named(resource, number)}: {sentence}\n{error}", error.exit_code
+            ) from error
+    return again
 
-    def one(resource: Resource, volume: int | None) -> int:
-        for number in volumes_of(resource, volume):
-            device = BlockDevice(resource, number, session.files(resource))
-            try:
-                device.detach_nbd()
-                device.detach_fuse()
-            except AdminError as error:
-                complain(str(error))
-                return error.exit_code
-        return 0
 
-    return session.each(names, one)
+def make_again(devices: list[Callable[[], str]]) -> None:
+    """What was ended for a change of roles that was refused then."""
+    for attach in devices:
+        attach()
+
+
+def _device(session: Session, resource: Resource, number: int) -> BlockDevice:
+    return BlockDevice(resource, number, session.files(resource), session.settings)
 
 
 DEVICE_COMMANDS = (attach_nbd, detach_nbd, attach_fuse, detach_fuse)

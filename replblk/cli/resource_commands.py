@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
 from replblk.admin.messages import OptionValue
-from replblk.cli.device_commands import attach_as_set, detach_before
+from replblk.cli.device_commands import attach_as_set, end_devices, make_again
 from replblk.cli.options import force_option, resource_command
-from replblk.cli.session import EXIT_USAGE, Session, complain, named, prefixed
+from replblk.cli.session import EXIT_USAGE, Session, complain, named, prefixed, tell
 from replblk.model.config import Resource
 from replblk.model.errors import AdminError, ConfigError
 from replblk.model.status import VolumeStatus
@@ -115,10 +115,15 @@ def down(session: Session, names: tuple[str, ...], force: bool) -> int:
 
     if session.dry_run:
         return session.command(names, "down", {"force": force}, whole=True)
-    if (status := detach_before(session, names)) and not force:
-        return status
 
     def one(resource: Resource, volume: int | None) -> int:
+        devices: list[Callable[[], str]] = []
+        try:
+            devices = end_devices(session, resource, None)
+        except AdminError as error:
+            if not force:
+                raise
+            complain(str(error))
         try:
             reply = session.ask(resource, "down", None, {"force": True} if force else {})
         except NotRunningError:
@@ -127,6 +132,7 @@ def down(session: Session, names: tuple[str, ...], force: bool) -> int:
             return 0
         if reply.exit_code:
             complain(prefixed(resource.name, reply.text))
+            make_again(devices)
         return reply.exit_code
 
     return session.each(names, one, whole="down")
@@ -147,7 +153,17 @@ def primary(session: Session, names: tuple[str, ...], force: bool) -> int:
 @resource_command("secondary")
 def secondary(session: Session, names: tuple[str, ...]) -> int:
     """Make this node Secondary for RES; refused while a client has the device open."""
-    return detach_before(session, names) or session.command(names, "secondary")
+    if session.dry_run:
+        return session.command(names, "secondary")
+
+    def one(resource: Resource, volume: int | None) -> int:
+        devices = end_devices(session, resource, volume)
+        reply = session.ask(resource, "secondary", volume)
+        if reply.exit_code:
+            make_again(devices)
+        return tell(resource, volume, reply)
+
+    return session.each(names, one)
 
 
 @resource_command("connect")

@@ -167,5 +167,9 @@ class Settings:
     nbd_tls_verify_peer: bool = False
     nbd_tls_psk_file: str = ""
     nbd_device: str = "no"  # no, nbd, fuse
+    nbd_device_connections: int = 4
+    nbd_device_block_size: int = 0  # bytes, 0: by the device's size
+    nbd_device_timeout: int = 0  # s, 0: none
+    nbd_device_dead_timeout: int = 600  # s
     resume_primary: bool = False
     log_level: str = "info"

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from nbd.sysfs import LinkExistsError, index_of, make_link, remove_link, used_by
-from replblk.model.config import Resource
+from nbd.sysfs import LinkExistsError, indexes_of, make_link, remove_link, used_by
+from replblk.model.config import Resource, Settings
 from replblk.model.errors import AdminError
 from replblk.shell.run_files import RunFiles, has_ended
 
@@ -35,7 +35,10 @@ POLL_S = 0.05
 class BlockDevice:
     """One volume of one resource on this machine."""
 
-    def __init__(self, resource: Resource, number: int, files: RunFiles) -> None:
+    def __init__(
+        self, resource: Resource, number: int, files: RunFiles, settings: Settings
+    ) -> None:
+        self._settings = settings
         self._name = f"{resource.name}/{number}"
         self._identifier = f"replblk:{self._name}"
         self._uri = f"nbd+unix:///{number}?socket={quote(str(files.nbd))}"
@@ -49,14 +52,27 @@ class BlockDevice:
         self._mount = files.folder / f"fuse-{number}"
         self._loop = files.folder / f"fuse-{number}.loop"
 
+    def is_minded(self) -> bool:
+        """Whether there is one, with the helper that it needs."""
+        return not _ended(self._nbd_pid) or not _ended(self._fuse_pid)
+
     # -- the kernel's NBD ---------------------------------------------------------------------
 
     def attach_nbd(self) -> str:
         """Make the device; its path."""
         self._check_none()
-        links = [word for link in self._links for word in ("--link", str(link))]
-        own = (sys.executable, "-P", "-m", "nbd.attach")
-        self._spawn(self._nbd_pid, [*own, self._uri, "--identifier", self._identifier, *links])
+        self._load_module()
+        wish = self._settings
+        command = [
+            *(sys.executable, "-P", "-m", "nbd.attach", self._uri),
+            *("--identifier", self._identifier),
+            *("--connections", str(wish.nbd_device_connections)),
+            *("--block-size", str(wish.nbd_device_block_size)),
+            *("--timeout", str(wish.nbd_device_timeout)),
+            *("--dead-connection-timeout", str(wish.nbd_device_dead_timeout)),
+            *(word for link in self._links for word in ("--link", str(link))),
+        ]
+        self._spawn(self._nbd_pid, command)
         deadline_s = time.monotonic() + READY_S
         while time.monotonic() < deadline_s:
             said = self._log.read_text(errors="replace")
@@ -71,13 +87,41 @@ class BlockDevice:
 
     def detach_nbd(self) -> bool:
         """End the device; False if there is none."""
-        if not self._nbd_pid.exists():
-            return False
-        index = index_of(self._identifier)
-        if index is not None:
-            self._check_unused(f"nbd{index}")
+        if _ended(self._nbd_pid):
+            self._nbd_pid.unlink(missing_ok=True)
+            return self._end_unminded()
+        self._check_unused(Path(self._log.read_text().split()[0]).name)
         self._end(self._nbd_pid, signal.SIGTERM)
         return True
+
+    def _end_unminded(self) -> bool:
+        """End devices whose helper was killed."""
+        found = indexes_of(self._identifier)
+        if not found:
+            return False
+        from nbd import netlink  # which takes a while to load, and most need it not
+
+        try:
+            there = [index for index in found if netlink.alive(index, self._identifier)]
+            for index in there:
+                self._check_unused(f"nbd{index}")
+                netlink.disconnect(index)
+                for link in self._links:
+                    remove_link(link, f"/dev/nbd{index}")
+        except netlink.KernelError as error:
+            raise AdminError(f"{self._name}: {error}", EXIT_FAILED) from error
+        return bool(there)
+
+    def ask_size(self) -> None:
+        """The volume has another size: let the kernel's device follow, if there is one. The signal
+        is one that nobody else minds. Raises PermissionError."""
+        if not _ended(self._nbd_pid):
+            os.kill(int(self._nbd_pid.read_text()), signal.SIGWINCH)
+
+    def _load_module(self) -> None:
+        """As drbdadm loads its own; if that is of no use, the helper says what is missing."""
+        if not Path("/sys/module/nbd").exists() and (modprobe := shutil.which("modprobe")):
+            subprocess.run([modprobe, "nbd"], capture_output=True, check=False)
 
     # -- FUSE and a loop device ---------------------------------------------------------------
 
@@ -132,10 +176,9 @@ class BlockDevice:
     # -- both ---------------------------------------------------------------------------------
 
     def _check_none(self) -> None:
-        index = index_of(self._identifier)
-        if not _ended(self._nbd_pid) or not _ended(self._fuse_pid):
-            what = f"/dev/nbd{index}" if index is not None else "a block device"
-            raise AdminError(f"{self._name}: is {what} already", EXIT_FAILED)
+        if self.is_minded():
+            path = os.path.realpath(self._links[0])
+            raise AdminError(f"{self._name}: is a block device already, {path}", EXIT_FAILED)
         if _is_there(self._mount):
             self._tear_down_fuse()  # its nbdfuse was killed
 

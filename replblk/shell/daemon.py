@@ -28,9 +28,11 @@ from replblk.engine.ports import Answer, Ports
 from replblk.model.config import Resource, Settings
 from replblk.model.errors import AdminError, MetadataError
 from replblk.model.latency import Latencies, latency_text
+from replblk.shell.block_devices import BlockDevice
 from replblk.shell.client import Clients
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
+from replblk.shell.device_sizes import DeviceSizes
 from replblk.shell.disks import FileDisks
 from replblk.shell.handler_processes import HandlerProcesses
 from replblk.shell.kept_roles import KeptRoles
@@ -148,9 +150,18 @@ class Daemon:
         self._turns.drive(self._node)
         volumes = tuple(volume.number for volume in resource.local.volumes)
         exports = VolumeExports(
-            resource.name, volumes, self._node, self._clients, self._disks, self._turns.wake
+            resource.name,
+            volumes,
+            self._node,
+            self._clients,
+            self._disks,
+            self._turns.wake,
+            self._resuming.__contains__,
         )
         self._nbd = nbd_server(exports, settings, self._turns.soon)
+        self._devices = {n: BlockDevice(resource, n, files, settings) for n in volumes}
+        sizes = DeviceSizes(volumes, self._node.size_bytes, self._on_resized)
+        self._turns.after_step(sizes.look)
         self._metrics = MetricsServer(MetricsPage(self._node.status, self._latencies).text)
         self._control = ControlServer(self._on_request)
         self._ended: asyncio.Future[int] = loop.create_future()
@@ -201,6 +212,14 @@ class Daemon:
             self._log.info(f"volume {volume}: Primary again")
         if not self._resuming:
             self._nbd.release()
+
+    def _on_resized(self, volume: int) -> None:
+        try:
+            self._devices[volume].ask_size()
+        except PermissionError:
+            self._log.warn(
+                f"volume {volume}: its block device is another user's and keeps its size"
+            )
 
     async def serve(self) -> int:
         """Until the end; returns the exit status."""

@@ -92,8 +92,11 @@ class VolumeExports:
         clients: Clients,
         disks: HoleyDisks,
         wake: Callable[[], None],
+        undecided: Callable[[int], bool] = lambda volume: False,
     ) -> None:
+        """undecided: a volume that may yet become Primary by itself: clients shall come again."""
         self._resource = resource
+        self._undecided = undecided
         self._volumes = volumes
         self._node = node
         self._clients = clients
@@ -110,7 +113,7 @@ class VolumeExports:
         if isinstance(volume, Refused):
             return volume
         if (refusal := self._node.open_device(volume)) is not None:
-            return Refused(refusal)
+            return Refused(refusal, later=self._undecided(volume))
         geometry = self._geometry(volume)
         self._node.close_device(volume)
         self._wake()
@@ -122,7 +125,7 @@ class VolumeExports:
         if isinstance(volume, Refused):
             return volume
         if (refusal := self._node.open_device(volume)) is not None:
-            return Refused(refusal)
+            return Refused(refusal, later=self._undecided(volume))
         self._wake()
         return VolumeExport(
             volume, self._geometry(volume), self._node, self._clients, self._disks, self._closed

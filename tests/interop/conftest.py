@@ -18,6 +18,7 @@ from tests.interop.kernel.packages import SetupError, missing_programs
 from tests.interop.kernel.pair import DISK_BYTES, Pair
 from tests.interop.kernel.recorder import Talk
 from tests.interop.kernel.table import ROW, Table, row_of
+from tests.interop.nbd_guest import NbdGuest
 from tests.support.tools import need
 
 OUTCOME = pytest.StashKey[dict[str, bool]]()
@@ -37,7 +38,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     outcome = yield
     report = outcome.get_result()
     item.stash.setdefault(OUTCOME, {})[report.when] = report.passed
-    if (report.when == "call" or report.failed) and "pair" in getattr(item, "fixturenames", ()):
+    scenario = {"pair", "machine"} & set(getattr(item, "fixturenames", ()))
+    if scenario and (report.when == "call" or report.failed):
         report.user_properties.append((ROW, row_of(item)))
 
 
@@ -61,6 +63,13 @@ def guest(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest
     """A machine for all tests of a module; each test gives it an empty disk."""
     with Guest(tmp_path_factory.mktemp("guest"), DISK_BYTES) as machine:
         yield machine
+
+
+@pytest.fixture(scope="session")
+def machine(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NbdGuest]:
+    """A machine for what needs the kernel's NBD; a test leaves none of its devices behind."""
+    with NbdGuest(tmp_path_factory.mktemp("nbd"), 1 << 20) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ tests, with the project as it is. Servers on the host's 127.0.0.1 are 10.0.2.2 i
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -21,6 +23,8 @@ mkdir -p /host /share
 insmod /share/usr/lib/modules/$(uname -r)/kernel/drivers/block/nbd.ko
 for folder in proc sys dev run; do mount --rbind /$folder /host/$folder; done
 """
+COMMANDS = "/run/commands.sock"
+_STATUS = re.compile(r"\n*:status:(\d+)\n*$")
 LOADED_S = 180.0
 """How long Python and its libraries may take to load on an emulated CPU."""
 
@@ -53,3 +57,32 @@ class NbdGuest(Guest):
             "kill -0 $(cat /run/attach.pid) || break; sleep 0.2; done; cat /run/attach.out; exit 1",
             LOADED_S * 2,
         )
+
+    # -- commands that are loaded once ----------------------------------------------------------
+
+    def load_commands(self) -> None:
+        """Make ``command`` ready, once: see guest_commands."""
+        if self.sh(f"[ -S {COMMANDS} ]")[0] == 0:
+            return
+        words = [sys.executable, "-m", "tests.interop.guest_commands", COMMANDS]
+        inside = f"cd {PROJECT}; export PYTHONDONTWRITEBYTECODE=1; exec {shlex.join(words)}"
+        self.check(f"chroot /host /bin/sh -c {shlex.quote(inside)} > /run/commands.out 2>&1 &")
+        self.check(
+            f"for i in $(seq {int(LOADED_S * 5)}); do [ -S {COMMANDS} ] && exit 0; sleep 0.2; "
+            "done; cat /run/commands.out; exit 1",
+            LOADED_S * 2,
+        )
+
+    def command(
+        self, program: str, *words: str, log: str = "", limit_s: float = 120
+    ) -> tuple[int, str]:
+        """Run "replblk" or "nbd.attach": (exit status, output); with a log, in the background:
+        (0, process number)."""
+        told = json.dumps({"program": program, "words": words, "log": log})
+        text = self.check(
+            f"printf %s {shlex.quote(told)} | socat -t {limit_s:g} - UNIX-CONNECT:{COMMANDS}",
+            limit_s,
+        )
+        ending = _STATUS.search(text)
+        assert ending is not None, f"{program} {words} was cut short: {text}"
+        return int(ending[1]), text[: ending.start()]

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from nbd.client import Client
 from tests.support.site import Site, until
 from tests.support.tools import need
 
+HELD = "r0/0: State change failed: (-12) Device is held open by someone"
 PORT = 17250
 SIZE = 24 << 20
 
@@ -68,10 +70,16 @@ def test_a_file_system_in_a_loop_device_and_nothing_left_of_it(site: Site, tmp_p
         refused = site.replblk("alpha", "secondary", "r0")
         assert refused.returncode == 11
         assert "is in use: mounted" in refused.stderr
+        assert HELD in refused.stderr
         again = site.replblk("alpha", "attach-fuse", "r0")
-        assert "already" in again.stderr
+        assert f"already, {path}" in again.stderr
     finally:
         run("umount", str(mount))
+    with open(path, "rb"):
+        refused = site.replblk("alpha", "secondary", "r0")
+        assert refused.returncode == 11
+        assert HELD in refused.stderr
+        assert f"open in process {os.getpid()}" in refused.stderr
     run("e2fsck", "-fn", path)
     site.run("alpha", "secondary", "r0")
     assert loops() == before
@@ -88,6 +96,32 @@ def test_a_file_system_in_a_loop_device_and_nothing_left_of_it(site: Site, tmp_p
         run("umount", str(mount))
         site.run("beta", "detach-fuse", "r0")
     assert loops() == before
+
+
+def test_a_role_that_is_kept_keeps_its_device(site: Site) -> None:
+    """Another client makes the node refuse: what was ended for the change is made again."""
+    site.config.with_name("replblk.toml").write_text('nbd_device = "fuse"\n')
+    assert "/dev/loop" in site.run("alpha", "primary", "r0")
+    assert site.run("alpha", "primary", "r0") == "", "it is Primary and has its device"
+    with Client.connect(str(site.run_file("alpha", "nbd.sock"))) as client:
+        client.open("0")
+        refused = site.replblk("alpha", "secondary", "r0")
+        assert refused.returncode == 11
+        assert "(-12) Device is held open by someone" in refused.stderr
+        assert Path("/dev/drbd_replblk_test").is_symlink()
+        client.disc()
+    until(lambda: site.replblk("alpha", "secondary", "r0").returncode == 0)
+    assert not Path("/dev/drbd_replblk_test").is_symlink()
+
+
+def test_primary_says_what_is_missing_for_its_device(site: Site) -> None:
+    if Path("/sys/module/nbd").exists():
+        pytest.skip("this kernel has NBD devices")
+    site.config.with_name("replblk.toml").write_text('nbd_device = "nbd"\n')
+    told = site.replblk("alpha", "primary", "r0")
+    assert told.returncode == 20
+    assert "'replblk attach-fuse r0/0'" in told.stderr
+    assert site.run("alpha", "role", "r0").startswith("Primary/"), "over NBD it is served"
 
 
 def test_without_the_kernels_client_the_refusal_offers_fuse(site: Site) -> None:

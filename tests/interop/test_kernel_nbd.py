@@ -31,12 +31,6 @@ STOP_FIO = (
 LINKS = ("/dev/drbd0", "/dev/drbd/by-res/r0/0")
 
 
-@pytest.fixture(scope="module")
-def machine(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NbdGuest]:
-    with NbdGuest(tmp_path_factory.mktemp("guest"), 1 << 20) as guest:
-        yield guest
-
-
 @pytest.fixture
 def site() -> Iterator[Site]:
     """alpha is Primary, serves NBD on TCP as well, and resumes its role."""

@@ -85,7 +85,7 @@ def fetch(root: Path) -> None:
     archives = building / "archives"
     archives.mkdir(parents=True)
     output_of(
-        *("apt-get", "-o", f"APT::Sandbox::User={_user()}", "download"),
+        *("apt-get", *sandbox(), "download"),
         *sorted(_closure()),
         cwd=archives,
     )
@@ -93,7 +93,7 @@ def fetch(root: Path) -> None:
         (building / "usr" / name).mkdir(parents=True)
         (building / name).symlink_to(f"usr/{name}")
     for archive in sorted(archives.glob("*.deb")):
-        _unpack(archive, building)
+        unpack(archive, building)
     shutil.rmtree(archives)
     for unneeded in ("share", "include", "games"):
         shutil.rmtree(building / "usr" / unneeded, ignore_errors=True)
@@ -101,8 +101,9 @@ def fetch(root: Path) -> None:
     building.rename(root)
 
 
-def _user() -> str:
-    return "root" if os.geteuid() == 0 else ""
+def sandbox() -> tuple[str, str]:
+    """Options of apt-get, which otherwise warns of folders that its own user can't write to."""
+    return "-o", f"APT::Sandbox::User={'root' if os.geteuid() == 0 else ''}"
 
 
 def _closure() -> set[str]:
@@ -120,7 +121,8 @@ def _closure() -> set[str]:
     return {*WANTED, *libraries, "zlib1g", kernels[0]} - {"linux-image-amd64"}
 
 
-def _unpack(archive: Path, into: Path) -> None:
+def unpack(archive: Path, into: Path) -> None:
+    """The files of a package. Raises SetupError."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as deb:
         packed = subprocess.run(
             ["tar", "--extract", "--keep-directory-symlink", "--no-same-owner", "-C", into],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
@@ -71,12 +72,14 @@ class Disks:
 class Bench:
     """Exports over a node that answers when the test says so."""
 
-    def __init__(self, *volumes: int) -> None:
+    def __init__(
+        self, *volumes: int, undecided: Callable[[int], bool] = lambda volume: False
+    ) -> None:
         self.node = Node()
         self.clients = Clients(self.node)
         self.disks = Disks()
         self.exports = VolumeExports(
-            "r0", volumes or (0, 3), self.node, self.clients, self.disks, self.wake
+            "r0", volumes or (0, 3), self.node, self.clients, self.disks, self.wake, undecided
         )
         self.wakes = 0
         self.answers: list[tuple[int, bytes | None]] = []
@@ -131,6 +134,14 @@ def test_a_secondary_refuses_with_the_nodes_sentence() -> None:
     bench.node.refusal = SENTENCE
     for refused in (bench.exports.look("0"), bench.exports.open("0")):
         assert refused == Refused(SENTENCE)
+
+
+def test_a_node_that_may_yet_be_primary_again_asks_clients_to_come_back() -> None:
+    bench = Bench(undecided=lambda volume: volume == 0)
+    bench.node.refusal = SENTENCE
+    for refused in (bench.exports.look("0"), bench.exports.open("")):
+        assert refused == Refused(SENTENCE, later=True)
+    assert bench.exports.open("3") == Refused(SENTENCE)
 
 
 def test_each_connection_counts_as_a_user_until_it_is_closed() -> None:
