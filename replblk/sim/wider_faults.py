@@ -162,7 +162,11 @@ class WiderFaults:
         """Whether the sick machine's copy can be given up."""
         other = self._network.other(self._sick)
         settled = not self._checkers.foreign and not self._checkers.unsynced
-        return settled and other.name in self._operator.holders
+        # A target that lost its source holds a mixture, though no write is missing from both.
+        whole = other.node is not None and all(
+            volume.state.disk > DiskState.INCONSISTENT for volume in other.node.volumes.values()
+        )
+        return settled and whole and other.name in self._operator.holders
 
     def _empty_disk(self, fault: Fault, target: Machine) -> None:
         if self._spare():

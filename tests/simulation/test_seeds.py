@@ -44,6 +44,7 @@ WIDER_ONCE_FAILED = (
     ("storm", 28),  # as storm 7
     ("wide", 460),  # detached while a verify ran: the late answer cost the connection
     ("kernel", 7),  # the disk was gone when the transaction that waited for its bitmap heard of it
+    ("wide", 520029),  # not the pair's fault: a disk was rolled back, the other held a mixture
     ("storm", 7065),  # a Primary got its disk back without its peer, in the old generation
     (
         "kernel",
