@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from resource import RLIMIT_CORE, getrlimit, setrlimit
 
 import uvloop
 
@@ -75,6 +76,8 @@ def run_foreground(
             EXIT_STARTUP,
         )
     os.umask(0o077)
+    # A core dump would hold the shared secret and users' data.
+    setrlimit(RLIMIT_CORE, (0, getrlimit(RLIMIT_CORE)[1]))
     files.make()
     lock = DaemonLock(files)
     try:

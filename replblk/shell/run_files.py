@@ -6,8 +6,10 @@ the folder without the lock belongs to a dead one and may be replaced. A kill -9
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,22 +76,36 @@ class RunFiles:
         return self.folder / "log"
 
     def make(self) -> None:
-        """Create the folder, for its owner alone."""
+        """Create the folder, for its owner alone; AdminError if others may change what is in it."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = os.lstat(self.folder)
         except OSError as error:
             raise AdminError(
                 f"can't create the run directory {self.folder}: {error.strerror}; "
                 "choose another with --run-dir",
                 exit_code=20,
             ) from error
+        # Whoever may put files there decides which socket is asked and which file is written.
+        wrong = ""
+        if not stat.S_ISDIR(status.st_mode):
+            wrong = "is a symbolic link"
+        elif status.st_uid != os.geteuid():
+            wrong = f"belongs to user {status.st_uid}, not to {os.geteuid()}"
+        elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            wrong = "can be changed by other users"
+        if wrong:
+            raise AdminError(
+                f"the run directory {self.folder} {wrong}; remove it, or choose another with "
+                "--run-dir",
+                exit_code=20,
+            )
 
     def open_log(self) -> int:
         """A descriptor to append to the log; a long old one is put aside."""
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
             self.log.replace(self.log.with_name("log.old"))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        return os.open(self.log, flags, 0o600)
+        return _open_own(self.log, os.O_WRONLY | os.O_APPEND)
 
     def log_tail(self, lines: int = 3) -> str:
         """The last lines of the log, for an error message."""
@@ -105,7 +121,7 @@ class DaemonLock:
 
     def __init__(self, files: RunFiles) -> None:
         self._files = files
-        self._fd = os.open(files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = _open_own(files.lock, os.O_RDWR)
         deadline_s = time.monotonic() + ENDING_S
         while not self._locked():
             pid = read_pid(files)
@@ -118,7 +134,13 @@ class DaemonLock:
                 f"end it first with 'replblk down {files.folder.name}'",
                 exit_code=20,
             )
-        files.pid.write_text(f"{os.getpid()}\n")
+        try:
+            pid_fd = _open_own(files.pid, os.O_WRONLY | os.O_TRUNC)
+        except AdminError:
+            os.close(self._fd)
+            raise
+        with os.fdopen(pid_fd, "w") as pid_file:
+            pid_file.write(f"{os.getpid()}\n")
 
     def _locked(self) -> bool:
         try:
@@ -133,6 +155,15 @@ class DaemonLock:
             self._files.pid.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
+
+
+def _open_own(path: Path, flags: int) -> int:
+    """Open a file of ours, made if need be, for its owner alone; links are not followed."""
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise AdminError(f"can't open {path}: {why}; remove it", exit_code=20) from error
 
 
 def has_ended(pid: str) -> bool:

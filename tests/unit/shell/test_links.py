@@ -41,6 +41,18 @@ def test_a_stranger_is_closed_counted_and_told_once(rig: ShellLinkRig) -> None:
     assert "127.0.0.77" in recorder.warnings[0]
 
 
+@pytest.mark.parametrize("source", ["127.0.0.10", "127.0.0.100", "127.0.0.11", "127.0.1.1"])
+def test_an_address_that_begins_like_the_peers_is_a_stranger(
+    rig: ShellLinkRig, source: str
+) -> None:
+    """nbd CVE-2013-6410: an address was compared as far as the one in the list was long."""
+    rig.links[1].listen(True)
+    with dial(source) as stranger:
+        rig.run_until(lambda: rig.links[1].strangers == 1)
+        assert stranger.recv(1) == b""
+    assert rig.recorders[1].accepted == []
+
+
 def test_the_peer_may_come_from_any_port(rig: ShellLinkRig) -> None:
     rig.links[1].listen(True)
     peer = dial("127.0.0.1")

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,47 @@ def test_the_folder_is_the_owners_alone(tmp_path: Path) -> None:
     files = RunFiles.of(tmp_path / "run", "r0")
     files.make()
     assert files.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_others_can_change_is_refused(tmp_path: Path) -> None:
+    files = RunFiles.of(tmp_path, "r0")
+    files.folder.mkdir()
+    files.folder.chmod(0o770)
+    with pytest.raises(AdminError, match="can be changed by other users"):
+        files.make()
+    files.folder.chmod(0o750)
+    files.make()
+
+
+def test_a_folder_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = RunFiles.of(tmp_path, "r0")
+    files.make()
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(AdminError, match="belongs to user"):
+        files.make()
+
+
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    files = RunFiles.of(tmp_path, "r0")
+    files.folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AdminError, match="is a symbolic link"):
+        files.make()
+
+
+@pytest.mark.parametrize("name", ["log", "lock", "pid"])
+def test_a_link_in_place_of_a_file_is_not_followed(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    files = RunFiles.of(tmp_path, "r0")
+    files.make()
+    (files.folder / name).symlink_to(victim)
+    open_it = files.open_log if name == "log" else partial(DaemonLock, files)
+    with pytest.raises(AdminError, match="is a symbolic link"):
+        open_it()
+    assert victim.read_text() == "precious"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
