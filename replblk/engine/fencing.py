@@ -82,6 +82,9 @@ class PeerFencing:
         states = self._ctx.states
         if states.connects != connects or states.connection >= ConnState.WF_REPORT_PARAMS:
             self._ctx.tell(Level.INFO, "Ignoring fence-peer exit code: the peer is back")
+            frozen = any(volume.state.susp_fen for volume in self._ctx.volumes.values())
+            if frozen and states.connection < ConnState.WF_REPORT_PARAMS:
+                self.lost_peer()  # and gone once more
         else:
             self._judge(exit_code)
         volumes = self._ctx.volumes.values()
@@ -165,6 +168,15 @@ class PeerFencing:
             self._begin(volume, planned)
         self._writes.thaw(volume, resend=False)
         self._ctx.states.force(volume, why, **susp)
+
+    def peer_restarted(self, volume: Volume) -> None:
+        """It is there, and may lack what it acknowledged: a new generation, so that it is resynced.
+
+        I/O stays frozen until that has begun, or somebody fences it: it is lost once more, now.
+        """
+        planned, volume.generation_planned = volume.generation_planned, None
+        if planned is not None:
+            self._begin(volume, planned)
 
     def peer_is_back(self, volume: Volume) -> None:
         """Connected again before anything was decided: nothing happened that the peer missed."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from replblk.engine.fencing import PeerFencing
 from replblk.engine.handshake import send_sizes, send_state, send_uuids
-from replblk.model.generation import same_generation
+from replblk.engine.peer_news import PeerNews
 from replblk.model.notices import Level
 from replblk.model.vocabulary import ConnState, DiskState, OnIoError, Role
 from replblk.rules.consequences import Follow, after_change, rotated, rotation_after
@@ -28,8 +28,6 @@ _HANDLERS = {
     Follow.CALL_PRI_ON_INCON_DEGR: "pri-on-incon-degr",
     Follow.CALL_AFTER_RESYNC_TARGET: "after-resync-target",
 }
-PEER_GENERATION_NS = 10_000_000_000
-"""How long a peer may take to begin a generation; DRBD itself does not wait for it at all."""
 _TARGET = (ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T)
 _ELSEWHERE = frozenset(
     {
@@ -61,17 +59,20 @@ class FollowUps:
     ) -> None:
         self._ctx = ctx
         self.fencing = PeerFencing(ctx, writes, self.begin_generation)
+        self.news = PeerNews(ctx)
         self._detach = detach
         self._start_source = start_source
 
     def after(self, volume: Volume, old: State, new: State) -> None:
         """Do all that follows."""
-        if new.conn < ConnState.CONNECTED and volume.awaits_peer_generation:
-            self._peer_generation_known(volume, False)
+        self.news.before(volume, new)
         if old.conn < ConnState.CONNECTED <= new.conn:
             self.fencing.peer_is_back(volume)
         for follow in after_change(old, new, apv=self._ctx.peer.apv or 101):
             self._do(follow, volume, old, new)
+        if new.susp_fen and new.conn < ConnState.WF_REPORT_PARAMS is old.conn:
+            self.fencing.lost_peer()  # what it found out meanwhile, if anything, was not believed
+        self.news.after(volume, new)
 
     def _do(self, follow: Follow, volume: Volume, old: State, new: State) -> None:
         ctx, meta = self._ctx, volume.meta
@@ -118,7 +119,7 @@ class FollowUps:
         elif follow is Follow.SET_ALL_BITS:
             self._set_all_bits(volume)
         elif follow is Follow.DROP_RESYNC:
-            self._await_peer_generation(volume, old, new)
+            self.news.disk_failed(volume, old, new)
             self._detach(volume)
         elif follow is Follow.WRITE_SUPERBLOCK:
             if meta is not None and volume.al_gate is not None:
@@ -138,46 +139,6 @@ class FollowUps:
                 theirs.dirty_bits,
                 flags,
             )
-
-    def _await_peer_generation(self, volume: Volume, old: State, new: State) -> None:
-        """Our disk failed: what only the peer has is acknowledged once its data has another name.
-
-        Until the peer has begun a new generation, durably, both disks bear the same one: a crash of
-        both nodes could then take our old data for the newest.
-        """
-        theirs = volume.peer_uuids
-        if (
-            new.role is Role.PRIMARY
-            and old.disk > DiskState.FAILED
-            and new.conn >= ConnState.CONNECTED
-            and new.pdsk is DiskState.UP_TO_DATE
-            and theirs is not None
-            and same_generation(theirs.current, volume.uuids.current)
-        ):
-            volume.awaits_peer_generation = True
-            volume.hold_replies()
-            name = ("peer-generation", volume.number)
-            self._ctx.timers.set(name, PEER_GENERATION_NS, lambda: self._given_up(volume))
-
-    def _given_up(self, volume: Volume) -> None:
-        if volume.awaits_peer_generation:
-            self._ctx.tell(Level.WARNING, "the peer begins no new generation", volume.number)
-            self._peer_generation_known(volume, True)
-
-    def peer_uuids_changed(self, volume: Volume) -> None:
-        """P_UUIDS came in: maybe the new generation that acknowledgements wait for."""
-        theirs = volume.peer_uuids
-        if (
-            volume.awaits_peer_generation
-            and theirs is not None
-            and not same_generation(theirs.current, volume.uuids.current)
-        ):
-            self._peer_generation_known(volume, True)
-
-    def _peer_generation_known(self, volume: Volume, ok: bool) -> None:
-        volume.awaits_peer_generation = False
-        self._ctx.timers.cancel(("peer-generation", volume.number))
-        volume.release_replies(ok)
 
     def _rotate(self, volume: Volume, old: State, new: State) -> None:
         """The peer misses what is written now: a new generation, durable before any reply."""

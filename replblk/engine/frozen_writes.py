@@ -8,6 +8,7 @@ crash meanwhile costs no more than one of a connected Primary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ class FrozenWrites:
         held = self._held.setdefault(write.volume.number, [])
         if all(write is not other for _, other in held):
             held.append((write.epoch, write))
+
+    def writes(self) -> Iterator[WriteRequest]:
+        """All of them."""
+        for held in self._held.values():
+            for _, write in held:
+                yield write
 
     def of(self, volume: Volume) -> bool:
         """Whether any write of the volume is frozen."""

@@ -44,6 +44,8 @@ class MetaStore:
         self._wishes: list[Told] = []
         self._bitmap_queue: deque[tuple[set[int] | None, Told]] = deque()
         self._bitmap_writing = False
+        self._settled = volume.marks_withdrawn
+        """How many of the marks withdrawn so far are of blocks whose data are durable."""
         self.full_sync = False
         """The on-disk bitmap is not to be believed: all of it counts as set (MdFlag.FULL_SYNC)."""
         self.dead = False
@@ -111,6 +113,7 @@ class MetaStore:
 
         With durability "disk" it is; with "kernel" the peer may have flushed it and we have not.
         """
+        covers = self._volume.marks_withdrawn
         if self._ctx.persist or self.dead:
             told(not self.dead)
             return
@@ -118,6 +121,7 @@ class MetaStore:
         def flushed(errno: int, _: Buffer | None) -> None:
             if errno:
                 self._die(f"flushing the data before the metadata failed (errno {errno})")
+            self._settled = max(self._settled, covers)
             told(not self.dead)
 
         self._ctx.io.flush(self._volume, flushed)
@@ -225,15 +229,33 @@ class MetaStore:
                     self._write_pages()
 
             left = len(runs)
-            for first, count in runs:
-                data = b"".join(bitmap.page(page) for page in range(first, first + count))
-                self._volume.bm_writes += count
-                self._ctx.io.write(
-                    self._volume,
-                    layout.bm_offset_bytes + first * PAGE_BYTES,
-                    data,
-                    lambda errno, _, first=first, count=count: done(first, count, errno),  # type: ignore[misc]
-                )
+            # As they are now: what is marked from here on makes the page dirty once more.
+            taken = [(first, count, _joined(bitmap, first, count)) for first, count in runs]
+
+            def settled(
+                ok: bool,
+                told: Told = told,
+                taken: list[tuple[int, int, bytes]] = taken,
+                start: int = layout.bm_offset_bytes,
+            ) -> None:
+                if not ok:
+                    self._bitmap_writing = False
+                    told(False)
+                    self._write_pages()
+                    return
+                for first, count, data in taken:
+                    self._volume.bm_writes += count
+                    self._ctx.io.write(
+                        self._volume,
+                        start + first * PAGE_BYTES,
+                        data,
+                        lambda errno, _, first=first, count=count: done(first, count, errno),  # type: ignore[misc]
+                    )
+
+            if self._volume.marks_withdrawn > self._settled:
+                self.settle_data(settled)
+            else:
+                settled(True)
 
     def set_all(self, told: Told) -> None:
         """All blocks are out of sync: durably, by way of the full-sync flag; tell when it is so.
@@ -281,6 +303,10 @@ class MetaStore:
 
 def _nobody(ok: bool) -> None:
     """Nobody asked to be told; a failure gives the disk up by itself."""
+
+
+def _joined(bitmap: Bitmap, first: int, count: int) -> bytes:
+    return b"".join(bitmap.page(page) for page in range(first, first + count))
 
 
 def _runs(pages: list[int]) -> Iterable[tuple[int, int]]:

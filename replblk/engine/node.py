@@ -116,9 +116,9 @@ class Node:
             begin_exchange=lambda volume, full: self._exchange.begin(volume, all_bits=full),
             target_done=self._source.target_reports_done,
             verify_done=self._verify.initiator_reports_done,
-            uuids_changed=lambda volume: self._follow.peer_uuids_changed(volume),
+            uuids_changed=lambda volume: self._follow.news.uuids_changed(volume),
             idle=self._writes.idle,
-            go_on_alone=lambda volume, why: self._follow.fencing.thaw(volume, why, susp_fen=False),
+            peer_restarted=lambda volume: self._follow.fencing.peer_restarted(volume),
         )
         self._follow = FollowUps(
             ctx,
@@ -251,6 +251,8 @@ class Node:
                 if size & 511 or size > DISCARD_BYTES_MAX:
                     judge_size("an acknowledgement", sector, size, 0, DISCARD_BYTES_MAX)
                 volume.saw_seq(seq)
+                if cmd == Cmd.P_NEG_ACK:
+                    self._follow.news.refused(volume)
                 on_block_ack(cmd, volume, sector, block_id, size)
             if peer.meta != meta:
                 return
@@ -286,6 +288,8 @@ class Node:
         if ack[1] == ID_SYNCER:
             self._source.on_ack(packet.cmd, volume, ack)
         else:
+            if packet.cmd is Cmd.P_NEG_ACK:
+                self._follow.news.refused(volume)
             self._writes.on_block_ack(packet.cmd, volume, *ack[:3])
 
     def _on_neg_rs_dreply(self, volume: Volume, packet: Packet) -> None:
@@ -473,5 +477,5 @@ class Node:
         """Volume and sectors of every write that the peer has not barrier-acknowledged."""
         return [
             (w.volume.number, range(w.sector, w.sector + (w.size >> 9)))
-            for w in self._writes.log.writes()
+            for w in (*self._writes.log.writes(), *self._writes.frozen.writes())
         ]

@@ -52,7 +52,7 @@ class PeerState:
         target_done: Callable[[Volume], None],
         verify_done: Callable[[Volume], None],
         uuids_changed: Callable[[Volume], None],
-        go_on_alone: Callable[[Volume, str], None],
+        peer_restarted: Callable[[Volume], None],
         idle: Callable[[Volume], bool],
     ) -> None:
         self._ctx = ctx
@@ -61,7 +61,7 @@ class PeerState:
         self._target_done = target_done
         self._verify_done = verify_done
         self._uuids_changed = uuids_changed
-        self._go_on_alone = go_on_alone
+        self._peer_restarted = peer_restarted
         self._idle = idle
 
     # -- sizes --------------------------------------------------------------------------------
@@ -346,7 +346,7 @@ class PeerState:
             self._ctx.tell(
                 Level.WARNING, "Aborting Connect, can not thaw IO with an only Consistent peer"
             )
-            self._go_on_alone(volume, "the peer restarted")
+            self._peer_restarted(volume)
             self._ctx.peer.give_up(ConnState.PROTOCOL_ERROR, "the peer is only Consistent")
             return
         code = self._ctx.states.propose(volume, wanted, "peer's state", hard=not connecting)

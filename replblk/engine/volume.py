@@ -47,6 +47,8 @@ class Volume:
         self.bitmap: Bitmap | None = None
         self.al_gate: AlGate | None = None
         self.meta: MetaStore | None = None
+        self.marks_withdrawn = 0
+        """How often blocks were marked in sync: their data may have to be flushed yet."""
         self.in_flight = 0
         self.when_drained: Callable[[], None] | None = None
         self.degraded = False
@@ -94,6 +96,8 @@ class Volume:
         self.generation_failed = False
         self.awaits_peer_generation = False
         """Our disk failed: nothing is acknowledged before the peer began a new generation."""
+        self.awaits_peer_disk = False
+        """The peer refused a write, and its P_STATE has not told yet what became of its disk."""
         self.generation_planned: Rotation | None = None
         """The peer was lost while I/O is suspended: what begins before I/O goes on without it."""
         self.generation_due = False
@@ -188,6 +192,7 @@ class Volume:
         if self.bitmap is None:
             return 0
         covered = bits_covered(sector, size_bytes, self.capacity_sectors)
+        self.marks_withdrawn += 1
         return self.bitmap.clear(covered.start, covered.stop)
 
     def is_in_sync(self, sector: int, size_bytes: int) -> bool:

@@ -67,8 +67,8 @@ class WriteOrigin:
         self._next_block = 0
         self._unacked: dict[bytes, WriteRequest] = {}
         self._split = SplitWrites(self._pieces_done, self._pieces_received)
-        self._frozen = FrozenWrites()
-        self.flushes = AppFlushes(ctx, disk_failure, self.log, self._frozen)
+        self.frozen = FrozenWrites()
+        self.flushes = AppFlushes(ctx, disk_failure, self.log, self.frozen)
         self._ko = KoCount(ctx, self.log)
         # What the step measured, for the histograms at its end.
         self._at_once = 0
@@ -327,7 +327,7 @@ class WriteOrigin:
             return
         good_there = write.net == DONE and state.pdsk is DiskState.UP_TO_DATE
         if not good_here and not good_there and state.susp_nod and write.epoch is None:
-            self._frozen.add(write)
+            self.frozen.add(write)
             return
         self._complete(write, 0 if good_here or good_there else errnos.EIO)
         if write.epoch is None:
@@ -418,7 +418,7 @@ class WriteOrigin:
             if write.net == PENDING:
                 write.volume.peer_pending -= 1
             if write.volume.state.suspended:
-                self._frozen.add(write)
+                self.frozen.add(write)
             else:
                 self._settle(write)
         self._unacked.clear()
@@ -442,12 +442,12 @@ class WriteOrigin:
 
         Called before I/O is let on, so that what is sent again comes before what is new.
         """
-        if not self._frozen.of(volume):
+        if not self.frozen.of(volume):
             return
         resend = resend and volume.state.conn is ConnState.CONNECTED and self.replicates(volume)
         again: list[WriteRequest] = []
         epoch = None
-        for was_in, write in self._frozen.take(volume):
+        for was_in, write in self.frozen.take(volume):
             if not write.completed and write.local in (ABSENT, FAILED):
                 write.epoch, write.local, write.net, write.enough = None, ABSENT, ABSENT, False
                 again.append(write)
@@ -474,6 +474,6 @@ class WriteOrigin:
     def idle(self, volume: Volume) -> bool:
         """Whether no write of the volume is in flight, waiting, or short of its barrier ack."""
         self.send_barriers()
-        return not (volume.app_pending or self._frozen.of(volume)) and not any(
+        return not (volume.app_pending or self.frozen.of(volume)) and not any(
             write.volume is volume for write in self.log.writes()
         )

@@ -67,6 +67,8 @@ def lost_peer_data(old: State, new: State) -> bool:
         return True  # it may have finished the resync, unseen
     if old.disk == _D.ATTACHING and new.conn < ConnState.CONNECTED and new.role == Role.PRIMARY:
         return True  # the peer was lost while there was no disk to begin one on
+    if _turned_bad(old, new):
+        return True
     lost = (old.pdsk in _READABLE and new.pdsk in _GONE) or (
         old.pdsk == _D.DUNKNOWN and new.pdsk in _GONE_FOR_SURE
     )
@@ -75,6 +77,19 @@ def lost_peer_data(old: State, new: State) -> bool:
         old.peer != Role.PRIMARY and new.peer == Role.PRIMARY and new.pdsk < _D.INCONSISTENT
     )
     return (lost and in_use) or diskless_primary
+
+
+def _turned_bad(old: State, new: State) -> bool:
+    """The peer of a Primary passed a disk error on: it stays, Inconsistent, and gets no writes.
+
+    DRBD begins no generation then. If both nodes die before that state is durable at the peer, its
+    data look as good as ours.
+    """
+    return (
+        new.role == Role.PRIMARY
+        and old.conn == new.conn == ConnState.CONNECTED
+        and (old.pdsk, new.pdsk) == (_D.UP_TO_DATE, _D.INCONSISTENT)
+    )
 
 
 def rotation_after(

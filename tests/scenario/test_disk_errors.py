@@ -205,8 +205,10 @@ def test_a_failed_write_of_the_secondary_costs_its_disk_and_nothing_else(kind: s
 
 def test_a_failed_write_of_the_secondary_passed_on_marks_the_block_on_both() -> None:
     lab = ready(PASS_ON)
+    before = lab.uuids("alpha").current
     lab.fail("beta", "data", "write", times=1)
     lab.write("alpha", 0, NEW)
+    assert lab.durable_uuids("alpha").current | 1 != before | 1, "acknowledged in the old one"
     lab.reaches("beta", disk=DiskState.INCONSISTENT)
     lab.reaches("alpha", pdsk=DiskState.INCONSISTENT)
     assert lab.out_of_sync_kib("alpha") == 4

@@ -240,6 +240,30 @@ def test_a_frozen_primary_does_not_thaw_on_a_peer_that_restarted() -> None:
     assert lab.differing_blocks() == []
 
 
+def test_a_frozen_primary_stays_frozen_if_the_peer_that_restarted_is_gone_again() -> None:
+    """Nobody fenced that peer: it may be promoted once the Primary is dead."""
+    lab = fenced_lab(STONITH, 1)
+    before = lab.uuids("alpha")
+    lab.beta.power_off()
+    lab.reaches("alpha", susp_fen=True)
+    lab.run_for(0.1)
+    asked = len(calls(lab, "alpha"))
+    request = write(lab, 1)
+    lab.boot("beta")
+    lab.run_until(lambda: lab.told("alpha", "can not thaw IO with an only Consistent peer"))
+    lab.partition()
+    assert lab.uuids("alpha").current | 1 != before.current | 1
+    lab.run_for(5)
+    assert not request.done
+    assert lab.shows("alpha", susp_fen=True)
+    assert len(calls(lab, "alpha")) > asked
+    lab.alpha.handlers["fence-peer"] = HandlerEnds(7)
+    lab.heal()
+    assert lab.done(request).errno == 0
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
 def test_volumes_are_fenced_by_one_call() -> None:
     lab = fenced_lab(STONITH, 4, volumes=2)
     assert lab.command("alpha", "primary").exit_code == 0

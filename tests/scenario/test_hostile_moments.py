@@ -50,6 +50,23 @@ def test_wrong_acknowledgements_of_a_real_write(how: str) -> None:
     watch.over()
 
 
+def test_a_refused_write_is_acknowledged_once_the_peer_tells_what_became_of_its_disk() -> None:
+    """P_NEG_ACK overtakes P_STATE: until then both disks bear the same generation."""
+    rig = rig_with_data()
+    rig.meet()
+    rig.primary("alpha")
+    rig.run_for(0.1)
+    before = rig.durable_uuids("alpha").current
+    write = rig.submit("alpha", "write", 0, BLOCK, data=MINE)
+    packet = rig.gets(Cmd.P_DATA)
+    rig.peer.ack(packet, Cmd.P_NEG_ACK)
+    rig.run_for(0.5)
+    assert not write.done
+    rig.peer.send(Cmd.P_STATE, rig.peer.state(disk=DiskState.FAILED))
+    assert rig.done(write).errno == 0
+    assert rig.durable_uuids("alpha").current | 1 != before | 1
+
+
 @pytest.mark.parametrize("how", ["count", "number", "early"])
 def test_wrong_barrier_acknowledgements(how: str) -> None:
     rig = rig_with_data()

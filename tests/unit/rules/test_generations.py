@@ -33,7 +33,8 @@ def test_g1_contact_to_the_peers_data_lost(before: D, after: D) -> None:
     gone = after < D.INCONSISTENT or after in (D.DUNKNOWN, D.OUTDATED)
     surely = before == D.DUNKNOWN and after in (D.DISKLESS, D.FAILED, D.OUTDATED)
     old, new = PRIMARY.but(pdsk=before), PRIMARY.but(pdsk=after)
-    assert needs_new_current_uuid(old, new, SYNCED) is ((readable and gone) or surely)
+    turned_bad = (before, after) == (D.UP_TO_DATE, D.INCONSISTENT)  # ours: docs/decisions, 15
+    assert needs_new_current_uuid(old, new, SYNCED) is ((readable and gone) or surely or turned_bad)
 
 
 @pytest.mark.parametrize(
