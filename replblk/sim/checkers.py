@@ -25,6 +25,7 @@ from replblk.meta.superblock import MdFlag
 from replblk.model.units import AL_EXTENT_BITS
 from replblk.model.vocabulary import ConnState, DiskState, Role
 from replblk.sim.image import AL_BLOCKS, durable_bitmap_uuid
+from replblk.sim.metadata_audit import MetadataAudit
 from replblk.sim.register import value_of
 from replblk.sim.store import PAGE_BYTES, SECTOR_BYTES, differing_pages
 from replblk.sim.world import SimulationError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from replblk.sim.disk import Drive
     from replblk.sim.links import Network
     from replblk.sim.machine import Machine
+    from replblk.sim.metadata_audit import Overlay
 
 SECTORS_PER_PAGE = PAGE_BYTES // SECTOR_BYTES
 ACKS_PER_AUDIT = 16
@@ -67,6 +69,10 @@ class Checkers:
         """A disk lies: what differs is marked nowhere, and nobody can know."""
         self.lenient = False
         """Administrators spoil data at will: errors are no wonder."""
+        self._metadata = MetadataAudit(network, workload)
+        for machine in self._machines:
+            for drive in machine.drives.values():
+                drive.on_metadata = self._on_metadata
         workload.on_ack.append(self._on_ack)
         workload.on_error.append(self._on_error)
         for machine in self._machines:
@@ -119,13 +125,13 @@ class Checkers:
         if state.disk is DiskState.UP_TO_DATE and state.pdsk is not DiskState.UP_TO_DATE:
             self._world.mark("write acknowledged without the peer")
             durable = durable_bitmap_uuid(machine.drives[volume])
-            if durable == 0 and not self._peer_has_it(machine, volume):
+            if durable == 0 and not self.peer_has_it(machine, volume):
                 raise SimulationError(
                     f"I8: {machine} acknowledged a write to vol {volume} in {state} "
                     "with no durable generation that tells it from the peer's"
                 )
 
-    def _peer_has_it(self, machine: Machine, volume: int) -> bool:
+    def peer_has_it(self, machine: Machine, volume: int) -> bool:
         """Whether what was just acknowledged is on the peer's disk all the same."""
         first, sectors = self._workload.acked_place
         place = first * SECTOR_BYTES, sectors * SECTOR_BYTES
@@ -213,6 +219,10 @@ class Checkers:
                     break
             else:
                 self._judge_differences(volume, bitmaps, extents, f"at the start of {machine}")
+
+    def _on_metadata(self, drive: Drive, overlay: Overlay) -> None:
+        if not (self.unsynced or self.split or self.foreign or self.lenient or self.blind):
+            self._metadata.judge(drive, overlay)
 
     def _judge_differences(
         self, volume: int, bitmaps: list[Bitmap], extents: list[int], when: str

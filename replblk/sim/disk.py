@@ -106,12 +106,18 @@ class Drive:
         """Factor on all delays; more than 1 while a fault makes the drive slow."""
         self.faults: list[DriveFault] = []
         self.lies: list[str] = []
-        """What becomes of the next data writes, although they are said to be done: see ``lie``."""
+        """What becomes of the next writes, although they are said to be done: see ``lie``."""
+        self.lies_about_metadata = False
+        """It lies about the metadata instead of the data."""
+        self.stuck_until_ns = 0
+        """No operation is answered before that moment."""
         self.struck = 0
         """How many operations failed in this run."""
         self.holder: SimDisk | None = None
         self.on_submit: Callable[[str, str], None] | None = None
         """Told zone and kind of every operation submitted: triggers of faults."""
+        self.on_metadata: Callable[[Drive, tuple[int, bytes] | None], None] | None = None
+        """Told of every metadata write: where and what at its submission, None when it is done."""
         self.chance = machine.world.chance(f"drive/{machine.name}/{volume}")
         self._al_start = layout.al_offset_bytes
         self._bm_start = layout.bm_offset_bytes
@@ -135,18 +141,27 @@ class Drive:
         return 0
 
     def lie(self, offset: int, data: bytes | None, length: int) -> tuple[int, bytes | None] | None:
-        """Where a data write really goes, and with what: None if it is lost."""
+        """Where a write really goes, and with what: None if it is lost.
+
+        It stays among the data, or among the metadata. In metadata the bit that flips is one of the
+        first sector, where the superblock has its fields and a transaction its updates.
+        """
         kind = self.lies.pop(0)
         if kind != "honest":
-            self.machine.world.mark(f"drive lies: {kind}")
+            of = " metadata" if self.lies_about_metadata else ""
+            self.machine.world.mark(f"drive lies: {kind}{of}")
         if kind == "lost":
             return None
         if kind == "misdirected":
-            end = self._bm_start // SECTOR_BYTES - length // SECTOR_BYTES
-            return self.chance.randrange(end + 1) * SECTOR_BYTES, data
+            first, end = 0, self._bm_start
+            if self.lies_about_metadata:
+                first, end = self._bm_start, self.store.size_bytes
+            places = (end - first - length) // SECTOR_BYTES
+            return first + self.chance.randrange(places + 1) * SECTOR_BYTES, data
         if kind == "spoilt":
             whole = bytearray(data if data is not None else bytes(length))
-            whole[self.chance.randrange(length)] ^= 1 << self.chance.randrange(8)
+            where = SECTOR_BYTES if self.lies_about_metadata else length
+            whole[self.chance.randrange(where)] ^= 1 << self.chance.randrange(8)
             return offset, bytes(whole)
         return offset, data
 
@@ -154,6 +169,7 @@ class Drive:
         """From now on everything succeeds again."""
         self.faults.clear()
         self.slowness = 1
+        self.stuck_until_ns = 0
 
 
 class SimDisks:
@@ -243,9 +259,12 @@ class SimDisk:
         delay = drive.speed.floor_ns + int(draw * draw * draw * drive.speed.spread_ns)
         if op.durable or op.kind == "flush":
             delay += drive.speed.flush_ns
-        self._world.after(delay * drive.slowness, self._complete, op)
+        ends_ns = max(self._world.now_ns + delay * drive.slowness, drive.stuck_until_ns + delay)
+        self._world.at(ends_ns, self._complete, op)
         if op.zone == "al" and op.data is not None:
             self._watch_evictions(op.data)
+        if drive.on_metadata is not None and op.zone != "data" and op.data is not None:
+            drive.on_metadata(drive, (op.offset, bytes(op.data)))
         if drive.on_submit is not None:
             drive.on_submit(op.zone, op.kind)
 
@@ -299,7 +318,7 @@ class SimDisk:
                 store.kill([(op.offset, content, op.length)], drive.chance)
                 if op.durable:
                     store.flush_failed(drive.chance)
-            elif op.zone == "data" and drive.lies:
+            elif drive.lies and (op.zone != "data") is drive.lies_about_metadata:
                 real = drive.lie(op.offset, content, op.length)
                 if real is not None:
                     store.write(*real, op.length, durable=op.durable)
@@ -307,5 +326,7 @@ class SimDisk:
                 store.write(op.offset, content, op.length, durable=op.durable)
         if failed:
             self._world.note(self._life.machine.name, "disk #{} fails, errno {}", op.number, failed)
+        if drive.on_metadata is not None and op.zone != "data" and op.data is not None:
+            drive.on_metadata(drive, None)
         machine = self._life.machine
         machine.deliver(self._life, "on_disk_answers", [(op.number, failed, data)])

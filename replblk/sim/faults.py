@@ -13,9 +13,9 @@
 | reconnect | the operator disconnects a node, and connects it again later |
 | restart | the operator takes a node down and up again |
 
-Those of profile wide are in ``wider_faults``. The next fault begins to wait when the one before has
-happened, so that faults hit recoveries, too. A fault that waits for events strikes inside the
-node's step, between two of its calls.
+Those of profile wide are in ``wider_faults``, those of profile policies in ``policy_faults``. The
+next fault begins to wait when the one before has happened, so that faults hit recoveries, too. A
+fault that waits for events strikes inside the node's step, between two of its calls.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from replblk.model.vocabulary import Role
 from replblk.sim.disk import FOREVER, Drive, DriveFault
+from replblk.sim.policies import POLICY_FAULTS
 from replblk.sim.wider import WIDER_FAULTS
 from replblk.sim.world import MILLI_NS, SECOND_NS
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from replblk.sim.machine import Machine
     from replblk.sim.operator import Operator
     from replblk.sim.options import Fault, Options
+    from replblk.sim.policy_faults import PolicyFaults
     from replblk.sim.wider_faults import WiderFaults
 
 PATIENCE_NS = SECOND_NS
@@ -52,6 +54,7 @@ class FaultPlan:
         workload: Workload,
         operator: Operator,
         wider: WiderFaults,
+        policy: PolicyFaults,
     ) -> None:
         self._options = options
         self._network = network
@@ -59,6 +62,7 @@ class FaultPlan:
         self._world = network.world
         self._operator = operator
         self._wider = wider
+        self._policy = policy
         self._chance = self._world.chance("faults")
         self._next = 0
         self._left = 0
@@ -86,6 +90,7 @@ class FaultPlan:
         """No more faults; everything that is broken is mended (machines stay as they are)."""
         self._stopped = True
         self._wider.mend()
+        self._policy.mend()
         self._network.heal()
         for machine in self._machines:
             machine.resume()
@@ -138,6 +143,8 @@ class FaultPlan:
         self._mark_circumstances(fault, target)
         if fault.kind in WIDER_FAULTS:
             self._wider.strike(fault, target)
+        elif fault.kind in POLICY_FAULTS:
+            self._policy.strike(fault, target)
         else:
             getattr(self, "_" + fault.kind.replace("-", "_"))(fault, target)
         self._arm()

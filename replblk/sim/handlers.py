@@ -31,7 +31,15 @@ class SimHandlers:
         machine = self._life.machine
         machine.handler_calls.append(call)
         machine.world.note(machine.name, "handler #{} {} starts", number, call.name)
-        ends = machine.handlers.get(call.name, HandlerEnds())
+        machine.world.mark(f"handler {call.name}")
+        program = machine.handler_programs.get(call.name)
+        if program is not None:
+            program(call, lambda ends: self._end(number, call, ends))
+        else:
+            self._end(number, call, machine.handlers.get(call.name, HandlerEnds()))
+
+    def _end(self, number: int, call: HandlerCall, ends: HandlerEnds) -> None:
+        machine = self._life.machine
         after_ns, trouble = ends.after_ns, ends.trouble
         if ends.never or after_ns > call.timeout_s * 1_000_000_000:
             after_ns = call.timeout_s * 1_000_000_000

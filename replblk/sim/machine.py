@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 ReplyHandler = Callable[[int, "Buffer | None"], None]
 AnswerHandler = Callable[[Answer], None]
+HandlerProgram = Callable[[HandlerCall, Callable[[HandlerEnds], None]], None]
+"""Gets the call, and what to call with how it ends."""
 
 
 class NodeLike(Protocol):
@@ -109,6 +111,8 @@ class Machine:
         """Longest wait between an event and the step for it: events gather meanwhile."""
         self.handlers: dict[str, HandlerEnds] = {}
         """How handlers end, by name; those not named end well at once."""
+        self.handler_programs: dict[str, HandlerProgram] = {}
+        """What handlers do, by name, where that is more than to end; called inside the step."""
         self.handler_calls: list[HandlerCall] = []
         """The handlers called so far, in order, in all lives."""
         self.clock_shift_ns = 0
@@ -208,6 +212,7 @@ class Machine:
         assert self.life is None
         old = self.drives[drive.volume]
         drive.speed, drive.on_submit = old.speed, old.on_submit
+        drive.on_metadata = old.on_metadata
         drive.struck = old.struck
         self.drives[drive.volume] = drive
 

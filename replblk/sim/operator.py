@@ -17,6 +17,7 @@ from replblk.sim.world import MILLI_NS, SECOND_NS, SimulationError
 if TYPE_CHECKING:
     from replblk.engine.ports import Answer
     from replblk.model.notices import StateChanged
+    from replblk.model.state import State
     from replblk.sim.client import Client
     from replblk.sim.links import Network
     from replblk.sim.machine import Life, Machine
@@ -51,6 +52,8 @@ class Operator:
         """Somebody else gives the commands now."""
         self.force_first: str | None = None
         """The machine whose fresh data are to be made the truth by a forced promotion."""
+        self.skip_first: str | None = None
+        """The machine on which fresh nodes that hold the same are told to skip the first sync."""
         self.before_boot: Callable[[Machine], None] | None = None
         self.on_promoted: Callable[[Machine], None] | None = None
         self._busy: tuple[Machine, Life, str, int] | None = None
@@ -200,6 +203,8 @@ class Operator:
             if self._world.now_ns - since > COMMAND_LIMIT_NS and not machine.paused:
                 raise SimulationError(f"I12: {verb!r} on {machine} was never answered")
             self._fence_if_stuck()
+            if verb == "switchover" and self._has_no_data(machine):
+                self._reattach(machine)
             return
         self._repair()
         if self._busy is not None:
@@ -221,6 +226,9 @@ class Operator:
         ):
             return
         able = [m for m in self._machines if self.free(m) and self._may_promote(m)]
+        if self.skip_first is not None:
+            self._skip_first_sync(self.skip_first)
+            return
         force = self.force_first is not None
         if force:
             able = [m for m in self._machines if m.name == self.force_first and self.free(m)]
@@ -239,6 +247,22 @@ class Operator:
                 self._serve(machine)
 
         self.command(machine, "primary", promoted, force=force)
+
+    def _skip_first_sync(self, name: str) -> None:
+        machine = next(m for m in self._machines if m.name == name)
+        fresh = all(
+            m.all_volumes(conn=ConnState.CONNECTED, disk=DiskState.INCONSISTENT)
+            for m in self._machines
+        )
+        if not fresh or not self.free(machine):
+            return
+
+        def skipped(answer: Answer) -> None:
+            if answer.exit_code == 0:
+                self._world.mark("first sync skipped")
+                self.skip_first = None
+
+        self.command(machine, "new-current-uuid", skipped, clear_bitmap=True)
 
     def _may_promote(self, machine: Machine) -> bool:
         """Whether it, or a peer that it is connected to, has everything that was acknowledged."""
@@ -307,7 +331,7 @@ class Operator:
                 continue
             if not self.free(machine):
                 continue
-            if any(s.disk is DiskState.DISKLESS for s in machine.states.values()):
+            if any(_needs_repair(s) for s in machine.states.values()):
                 since = self._since.setdefault(machine.name, now)
                 if now - since > REPAIR_AFTER_NS:
                     self._since.pop(machine.name, None)
@@ -322,6 +346,15 @@ class Operator:
                 self.command(machine, "connect", self._nothing, discard_my_data=False)
                 return
 
+    def _has_no_data(self, machine: Machine) -> bool:
+        """Whether its I/O has been suspended for want of data for long: nobody will ever close."""
+        key = f"suspended {machine.name}"
+        if not any(state.susp_nod for state in machine.states.values()):
+            self._since.pop(key, None)
+            return False
+        since = self._since.setdefault(key, self._world.now_ns)
+        return self._world.now_ns - since > REPAIR_AFTER_NS
+
     def _reattach(self, machine: Machine) -> None:
         """The drive was mended: a Secondary is restarted, a Primary killed and started again."""
         for drive in machine.drives.values():
@@ -329,3 +362,13 @@ class Operator:
         self._world.mark("disk mended after a failure")
         machine.kill()
         self.bring_back(machine, 200 * MILLI_NS)
+
+
+def _needs_repair(state: State) -> bool:
+    """Whether a disk is gone, or bad since an error was passed on and nothing will mend it."""
+    passed_on = (
+        state.conn is ConnState.CONNECTED
+        and state.disk is DiskState.INCONSISTENT
+        and state.pdsk is DiskState.UP_TO_DATE
+    )
+    return state.disk is DiskState.DISKLESS or passed_on

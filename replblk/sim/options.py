@@ -16,9 +16,13 @@ from replblk.model.vocabulary import Protocol
 from replblk.sim.client import WorkloadOptions
 from replblk.sim.disk import DriveSpeed
 from replblk.sim.links import NetworkSpeed
+from replblk.sim.policies import PolicyOptions
 from replblk.sim.world import MICRO_NS, MILLI_NS, SECOND_NS
 
-PROFILES = ("mixed", "careful", "erring", "calm", "kernel", "wide", "lies", "storm", "harsh", "all")
+PROFILES = (
+    *("mixed", "careful", "erring", "calm", "kernel", "wide", "lies", "storm", "harsh"),
+    *("policies", "fenced", "metadata-lies", "all"),
+)
 NARROW = ("careful", "erring", "calm")
 
 FAULTS = (
@@ -94,6 +98,7 @@ class Options:
     csums_alg: str = ""
     integrity_alg: str = ""
     verify_alg: str = ""
+    policies: PolicyOptions = field(default_factory=PolicyOptions)
 
     @property
     def weak(self) -> bool:

@@ -14,14 +14,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from replblk.model.vocabulary import DiskState, Protocol, Role
+from replblk.sim.bounds import Bounds
 from replblk.sim.checkers import Checkers
 from replblk.sim.client import Client, Workload
 from replblk.sim.faults import FaultPlan
+from replblk.sim.guarded import Guarded
 from replblk.sim.lies import Lies
 from replblk.sim.machine import Machine
+from replblk.sim.metadata_lies import MetadataLies
 from replblk.sim.operator import Operator
 from replblk.sim.options import Options
-from replblk.sim.setup import build_pair
+from replblk.sim.policy_faults import PolicyFaults
+from replblk.sim.setup import NAMES, build_pair
 from replblk.sim.split_brain import ErringOperator
 from replblk.sim.store import SECTOR_BYTES
 from replblk.sim.storm import Storm
@@ -64,19 +68,25 @@ class Run:
         self.workload = Workload(self.world, options.workload, usable)
         self.clients = [Client(self.workload, n) for n in range(options.workload.clients)]
         self.checkers = Checkers(self.network, self.workload)
+        self.bounds = Bounds(options, self.network.machines)
         self.operator = Operator(self.network, self.clients, options.poll_ns)
         self.operator.patience_ns = options.patience_ns
         self.operator.before_boot = self.checkers.judge_before_boot
         self.operator.on_promoted = self._promoted
         self.workload.on_ack.append(self.operator.primary_said)
         self.wider = WiderFaults(options, self.network, self.operator, self.checkers)
-        self.plan = FaultPlan(options, self.network, self.workload, self.operator, self.wider)
+        self.plan = FaultPlan(
+            *(options, self.network, self.workload, self.operator, self.wider),
+            PolicyFaults(options, self.network, self.operator),
+        )
         if options.weak:
             self._only_flushed_is_safe()
 
     def go(self) -> None:
         """Everything; raises when something is wrong."""
-        if self.options.fresh:
+        if self.options.policies.skip_first_sync:
+            self.operator.skip_first = self.world.chance("first-sync").choice(NAMES)
+        elif self.options.fresh:
             self._first_sync()
         self.operator.start()
         self._await(self._primary_serves, START_LIMIT_NS, "no node became Primary and served")
@@ -85,6 +95,12 @@ class Run:
             return
         if self.options.profile == "storm":
             Storm(self).go()
+            return
+        if self.options.profile == "metadata-lies":
+            MetadataLies(self).go()
+            return
+        if self.options.profile == "fenced":
+            Guarded(self).go()
             return
         if self.options.profile == "lies":
             Lies(self).go()
@@ -111,6 +127,8 @@ class Run:
         if not self.checkers.in_sync():
             raise SimulationError(f"I5: not at rest any more: {self.checkers.describe()}")
         self.checkers.judge_end()
+        for machine in self.network.machines:
+            self.bounds.judge_rest(machine)
 
     # -- phases -------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from replblk.sim.crash_points import crash_points
 from replblk.sim.marks import missing
 from replblk.sim.options import PROFILES, Options
 from replblk.sim.run import Outcome, run_seed
@@ -24,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     if args.shrink:
         return _shrink(args.seed, args.profile)
+    if args.crash_points:
+        return _crash_points(args.seed, args.count, args.profile, args.stride)
     if args.count == 1:
         return _one(args.seed, args.profile, args.transcript)
     return _many(args.seed, args.count, args.profile, args.jobs, args.require_marks)
@@ -39,6 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", choices=PROFILES, default="mixed", help="kind of runs")
     parser.add_argument(
         "--shrink", action="store_true", help="make the run of a failing seed smaller"
+    )
+    parser.add_argument(
+        "--crash-points",
+        action="store_true",
+        help="cut the power of one node at each of its disk operations, a run for each",
+    )
+    parser.add_argument(
+        "--stride", type=int, default=1, help="of --crash-points: only every so many operations"
     )
     parser.add_argument(
         "--require-marks",
@@ -81,6 +92,19 @@ def _shrink(seed: int, profile: str) -> int:
     print("\n".join(_failure_lines(small.outcome)))
     print(f"left out in {small.runs} runs:", *(small.steps or ("nothing",)), sep="\n  ")
     return 1
+
+
+def _crash_points(first: int, count: int, profile: str, stride: int) -> int:
+    runs = failed = 0
+    for seed in range(first, first + count):
+        for name, number, outcome in crash_points(draw_any(seed, profile), stride):
+            runs += 1
+            if outcome.failure:
+                failed += 1
+                print("\n".join(_failure_lines(outcome)))
+                print(f"seed {seed}: power cut of {name} at its disk operation {number}")
+    print(f"{runs} crash points of {count} seeds, {failed} failed")
+    return 1 if failed else 0
 
 
 def _many(first: int, count: int, profile: str, jobs: int, require_marks: bool) -> int:

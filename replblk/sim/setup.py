@@ -16,6 +16,7 @@ from replblk.sim.image import fresh_drive, synced_drive
 from replblk.sim.links import Network
 from replblk.sim.machine import Machine, MakeNode
 from replblk.sim.options import Options
+from replblk.sim.policies import HANDLERS
 from replblk.sim.world import World
 
 NAMES = ("alpha", "beta")
@@ -23,6 +24,7 @@ NAMES = ("alpha", "beta")
 
 def resource_for(options: Options, own: int) -> Resource:
     """The resource as node *own* (0 or 1) sees it."""
+    policies = options.policies
     hosts = [
         HostConfig(
             names=(name,),
@@ -33,7 +35,12 @@ def resource_for(options: Options, own: int) -> Resource:
                     minor=volume,
                     device=f"/dev/drbd{volume}",
                     disk=f"/sim/{name}/{volume}",
-                    options=DiskOptions(al_extents=options.al_extents),
+                    options=DiskOptions(
+                        al_extents=options.al_extents,
+                        on_io_error=policies.on_io_error,
+                        fencing=policies.fencing,
+                        disk_timeout=policies.disk_timeout,
+                    ),
                 )
                 for volume in range(options.volumes)
             ),
@@ -53,7 +60,14 @@ def resource_for(options: Options, own: int) -> Resource:
         data_integrity_alg=options.integrity_alg,
         verify_alg=options.verify_alg,
     )
-    return Resource(name="r0", local=hosts[own], peer=hosts[1 - own], net=net)
+    return Resource(
+        name="r0",
+        local=hosts[own],
+        peer=hosts[1 - own],
+        net=net,
+        handlers={name: f"/sim/{name}" for name in HANDLERS} if policies.handlers else {},
+        on_no_data_accessible=policies.on_no_data,
+    )
 
 
 def build_pair(world: World, options: Options, make_node: MakeNode = Node) -> Network:

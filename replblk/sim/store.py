@@ -72,6 +72,43 @@ class Store:
                 _apply(pages, entry.offset, entry.data, entry.length)
         return _read(pages, offset, length)
 
+    def durable_pages(self) -> Pages:
+        """What would be left of everything if every undecided write were lost."""
+        entries = [entry for entry in self._log if entry.durable]
+        if not entries:
+            return self._base
+        pages = dict(self._base)
+        for entry in entries:
+            _apply(pages, entry.offset, entry.data, entry.length)
+        return pages
+
+    def undecided_pages(self, end: int) -> set[int]:
+        """Numbers of the pages below *end* of which a power cut may leave one thing or another.
+
+        What was written later, and is durable, stands whatever becomes of what was there before.
+        """
+        sectors: set[int] = set()
+        for entry in self._log:
+            if entry.offset < end:
+                stop = min(entry.offset + entry.length, end)
+                touched = range(entry.offset // SECTOR_BYTES, stop // SECTOR_BYTES)
+                if entry.durable:
+                    sectors.difference_update(touched)
+                else:
+                    sectors.update(touched)
+        return {sector * SECTOR_BYTES // PAGE_BYTES for sector in sectors}
+
+    def doomed_pages(self) -> set[int]:
+        """Numbers of the pages that hold something which no flush will ever make durable."""
+        return {
+            page
+            for entry in self._log
+            if entry.doomed
+            for page in range(
+                entry.offset // PAGE_BYTES, (entry.offset + entry.length - 1) // PAGE_BYTES + 1
+            )
+        }
+
     # -- writing ------------------------------------------------------------------------------
 
     def preset(self, offset: int, data: bytes) -> None:
@@ -155,6 +192,14 @@ class Store:
         self._log.clear()
         self._base = pages
         self.pages = dict(pages)
+
+
+def applied(pages: Pages, writes: Iterable[tuple[int, bytes | None, int]]) -> Pages:
+    """A copy of *pages* in which these writes (offset, data or None, length) are done."""
+    copy = dict(pages)
+    for offset, data, length in writes:
+        _apply(copy, offset, data, length)
+    return copy
 
 
 def sectors_of(pages: Pages, end_bytes: int) -> list[int]:

@@ -8,6 +8,9 @@
   find it.
 * ``storm``: the administrator gives random commands, forced ones too; afterwards one node's data
   count.
+* ``metadata-lies``: it does so with its metadata; most of that nothing can tell.
+* ``policies``: careful, with other policies for errors, missing data and slow disks, and handlers.
+* ``fenced``: fencing, and an operator who promotes anybody at any moment, but never by force.
 * ``all``: the seed chooses one of these, or ``mixed``.
 """
 
@@ -16,8 +19,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from replblk.model.vocabulary import Protocol
+from replblk.model.vocabulary import Fencing, OnIoError, OnNoData, Protocol
 from replblk.sim.options import FAULTS, Options, draw, draw_faults
+from replblk.sim.policies import POLICY_FAULTS, PolicyOptions
 from replblk.sim.world import MILLI_NS, SECOND_NS
 
 WIDER_FAULTS = (
@@ -25,7 +29,10 @@ WIDER_FAULTS = (
     *("pause-sync", "empty-disk", "rollback"),
 )
 """Classes of faults of profile wide; see ``wider_faults``."""
-SHARES = (("mixed", 30), ("harsh", 20), ("wide", 25), ("kernel", 15), ("storm", 6), ("lies", 4))
+SHARES = (
+    *(("mixed", 24), ("harsh", 16), ("wide", 20), ("kernel", 12), ("storm", 6), ("lies", 4)),
+    *(("policies", 10), ("fenced", 8), ("metadata-lies", 3)),
+)
 ALGORITHMS = ("md5", "sha1", "crc32c")
 
 
@@ -112,4 +119,49 @@ def _storm(options: Options, chance: random.Random) -> Options:
     )
 
 
-_WIDENED = {"harsh": _harsh, "kernel": _kernel, "wide": _wide, "lies": _lies, "storm": _storm}
+def _policies(options: Options, chance: random.Random) -> Options:
+    """Profile policies: what errors and missing data lead to, with a careful operator."""
+    skips = chance.random() < 0.15
+    policies = PolicyOptions(
+        on_io_error=chance.choice(list(OnIoError)),
+        on_no_data=chance.choice(list(OnNoData)),
+        disk_timeout=chance.choice((0, 20, 40)),
+        handlers=chance.random() < 0.8,
+        io_error_ends_node=chance.random() < 0.4,
+        vetoes=chance.choice((0, 0, 1, 3)),
+        skip_first_sync=skips,
+    )
+    kinds = (*FAULTS, *POLICY_FAULTS, *POLICY_FAULTS, "disk-error", "disk-error")
+    return replace(
+        options,
+        policies=policies,
+        fresh=options.fresh or skips,
+        device_bytes=min(options.device_bytes, 4 << 20) if skips else options.device_bytes,
+        timeout=chance.choice((10, 20)),
+        ko_count=chance.choice((0, 1, 2, 3)),
+        faults=draw_faults(chance, kinds),
+    )
+
+
+def _fenced(options: Options, chance: random.Random) -> Options:
+    """Profile fenced: fencing, and promotions of anybody at any moment, never forced."""
+    policies = PolicyOptions(
+        fencing=chance.choice((Fencing.RESOURCE_ONLY, *(Fencing.RESOURCE_AND_STONITH,) * 2)),
+        on_no_data=chance.choice(list(OnNoData)),
+        handlers=True,
+        agent_fails=chance.choice((0.0, 0.0, 0.2, 0.5)),
+    )
+    kinds = ("cut", "cut-one", "stall", "stall-one-way", "kill", "power", "pause", "kill-both")
+    return replace(options, policies=policies, fresh=False, faults=draw_faults(chance, kinds))
+
+
+_WIDENED = {
+    "harsh": _harsh,
+    "kernel": _kernel,
+    "wide": _wide,
+    "lies": _lies,
+    "storm": _storm,
+    "policies": _policies,
+    "fenced": _fenced,
+    "metadata-lies": _lies,
+}

@@ -36,7 +36,16 @@ ONCE_FAILED = (
 
 WIDER_SEEDS = [
     (profile, seed)
-    for profile, count in (("kernel", 12), ("wide", 12), ("storm", 4), ("lies", 4), ("harsh", 6))
+    for profile, count in (
+        ("kernel", 12),
+        ("wide", 12),
+        ("storm", 4),
+        ("lies", 4),
+        ("harsh", 6),
+        ("policies", 8),
+        ("fenced", 8),
+        ("metadata-lies", 4),
+    )
     for seed in range(1, count + 1)
 ]
 WIDER_ONCE_FAILED = (
@@ -50,6 +59,9 @@ WIDER_ONCE_FAILED = (
         "kernel",
         373,
     ),  # protocol A, no disk here: nobody ended the epoch a write waited for
+    ("policies", 19),  # refused by the peer, acknowledged in the generation that both disks bear
+    ("fenced", 13),  # frozen I/O went on beside a peer that restarted and that nobody had fenced
+    ("kernel", 2),  # marks of a sync source were withdrawn before its own data were flushed
     ("kernel", 33),  # demoted with data that only the peer had flushed: both lost power, unmarked
 )
 
@@ -69,7 +81,11 @@ def test_no_invariant_is_violated_by_the_wider_faults(profile: str, seed: int) -
 
 
 @pytest.mark.parametrize(
-    "profile", ["careful", "erring", "calm", "kernel", "wide", "storm", "lies"]
+    "profile",
+    [
+        *("careful", "erring", "calm", "kernel", "wide", "storm", "lies", "harsh"),
+        *("policies", "fenced", "metadata-lies"),
+    ],
 )
 def test_the_same_seed_gives_the_same_transcript_byte_for_byte(profile: str) -> None:
     first, second = (run_seed(draw_any(7, profile)) for _ in range(2))
@@ -90,3 +106,10 @@ def test_a_run_of_many_seeds_ends_with_a_summary(capsys: pytest.CaptureFixture[s
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("4 seeds, 0 failed, ")
     assert "acknowledged writes" in last
+
+
+def test_power_cuts_of_one_node_at_its_disk_operations(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "3", "--crash-points", "--stride", "25"]) == 0
+    runs, *rest = capsys.readouterr().out.split()
+    assert int(runs) > 4
+    assert " ".join(rest) == "crash points of 1 seeds, 0 failed"

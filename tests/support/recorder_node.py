@@ -20,6 +20,10 @@ class RecorderNode:
             raise AttributeError(name)
         return lambda *args: self.events.append((name.removeprefix("on_"), *args))
 
+    def on_disk_answers(self, answers: list[tuple[Any, ...]]) -> None:
+        """One event for each operation, by the name disk_done: number, errno, data."""
+        self.events += [("disk_done", *answer) for answer in answers]
+
     def step(self) -> None:
         """Nothing to do."""
         self.steps += 1

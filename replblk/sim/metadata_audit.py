@@ -1,0 +1,174 @@
+"""Judges the metadata on a drive whenever a piece of them is written: would a crash now be covered?
+
+Asked when the write is given to the drive, as if it were durable at once, and when it is done, from
+what is durable then: between the two, a crash leaves the one or the other. What stands there must
+decode, and must cover every block in which the nodes could differ after
+
+* a power cut of this node: with the other's bitmap and unconfirmed writes, as it lives on;
+* a power cut of both: with what is durable there.
+
+A block could differ if the contents differ now, or those that are durable, or if a write to it is
+in flight or in a volatile cache on a side that loses power. A node marks a block in its bitmap, or
+by an extent in its activity log if its superblock says that it is Primary.
+
+What a failed flush left is not judged: it reads as if it were there, and a power cut takes it. Such
+a disk is failed for good; if it is used again all the same, nothing on it can tell.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replblk.meta.al_transaction import replay
+from replblk.meta.bitmap import Bitmap
+from replblk.meta.layout import Layout
+from replblk.meta.superblock import MdFlag, Superblock
+from replblk.model.errors import MetadataError
+from replblk.model.generation import JUST_CREATED
+from replblk.model.units import AL_EXTENT_BITS
+from replblk.sim.image import AL_BLOCKS
+from replblk.sim.store import PAGE_BYTES, SECTOR_BYTES, applied, differing_pages
+from replblk.sim.world import SimulationError
+
+if TYPE_CHECKING:
+    from replblk.sim.client import Workload
+    from replblk.sim.disk import Drive
+    from replblk.sim.links import Network
+    from replblk.sim.machine import Machine
+    from replblk.sim.store import Pages, Store
+
+Writes = list[tuple[int, bytes | None, int]]
+Overlay = tuple[int, bytes] | None
+"""Offset and bytes of a metadata write that is taken for done."""
+SECTORS_PER_PAGE = PAGE_BYTES // SECTOR_BYTES
+
+
+class Marks:
+    """What one node says may differ. everything: all of it, by a flag or as fresh metadata."""
+
+    def __init__(self) -> None:
+        self.everything = False
+        self.bitmap: Bitmap | None = None
+        self.extents: frozenset[int] = frozenset()
+        self.unconfirmed: list[range] = []
+
+    def covers(self, page: int) -> bool:
+        """Whether that block is among them."""
+        if self.everything or page // AL_EXTENT_BITS in self.extents:
+            return True
+        bitmap = self.bitmap
+        if bitmap is not None and page < len(bitmap) and bitmap.any(page, page + 1):
+            return True
+        first = page * SECTORS_PER_PAGE
+        end = first + SECTORS_PER_PAGE
+        return any(u.start < end and first < u.stop for u in self.unconfirmed)
+
+
+class MetadataAudit:
+    """Judges single writes; whether there is anything to judge, ``checkers`` knows."""
+
+    def __init__(self, network: Network, workload: Workload) -> None:
+        self._network = network
+        self._workload = workload
+
+    def judge(self, drive: Drive, overlay: Overlay) -> None:
+        """A piece of metadata goes to *drive* (overlay), or has been written there (None)."""
+        own = durable_marks(drive, overlay)
+        other = self._network.other(drive.machine)
+        theirs = other.drives[drive.volume]
+        end = self._workload.sizes_sectors[drive.volume] * SECTOR_BYTES
+        when = "being written" if overlay else "written"
+        open_, theirs_open = _in_flight(drive, end), _in_flight(theirs, end)
+        if (alive := live_marks(other, drive.volume)) is not None:
+            after = theirs.store.pages
+            if theirs_open:  # whoever lives finishes what it has begun
+                after = applied(after, theirs_open)
+            pages = self._may_differ(drive.store, open_, [after], end)
+            self._demand(pages, own, alive, drive, f"a power cut of {drive.machine} ({when})")
+        there = [theirs.store.pages]
+        if theirs.store.undecided():
+            there.append(theirs.store.durable_pages())
+        pages = self._may_differ(drive.store, open_, there, end)
+        pages |= _touched(theirs_open) | theirs.store.undecided_pages(end)
+        pages -= drive.store.doomed_pages() | theirs.store.doomed_pages()
+        if pages:
+            both = f"a power cut of both ({when} on {drive.machine})"
+            self._demand(pages, own, durable_marks(theirs, None), drive, both)
+
+    def _may_differ(self, store: Store, open_: Writes, theirs: list[Pages], end: int) -> set[int]:
+        """Blocks of a node that loses power which may differ from one of these contents."""
+        pages = _touched(open_) | store.undecided_pages(end)
+        own = [store.pages, store.durable_pages()] if store.undecided() else [store.pages]
+        for first in own:
+            for second in theirs:
+                pages.update(differing_pages(first, second, end))
+        return pages - store.doomed_pages()
+
+    def _demand(self, pages: set[int], own: Marks, peers: Marks, drive: Drive, when: str) -> None:
+        for page in sorted(pages):
+            if not own.covers(page) and not peers.covers(page):
+                raise SimulationError(
+                    f"I4: vol {drive.volume} block {page} could differ after {when}, and would be "
+                    "marked nowhere"
+                )
+
+
+def _in_flight(drive: Drive, end: int) -> Writes:
+    """Writes to the data that have not been answered."""
+    if drive.holder is None:
+        return []
+    return [write for write in drive.holder.in_flight_writes() if write[0] < end]
+
+
+def _touched(writes: Writes) -> set[int]:
+    return {
+        page
+        for offset, _, length in writes
+        for page in range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1)
+    }
+
+
+def live_marks(machine: Machine, volume: int) -> Marks | None:
+    """What a running node marks; None if it does not run, or has no disk."""
+    node = machine.node
+    if node is None or node.volumes[volume].bitmap is None:
+        return None
+    marks = Marks()
+    marks.bitmap = node.volumes[volume].bitmap
+    marks.unconfirmed = [sectors for of, sectors in node.unconfirmed if of == volume]
+    return marks
+
+
+def durable_marks(drive: Drive, overlay: Overlay) -> Marks:
+    """What the metadata on a drive would mark after a power cut; they must decode."""
+    layout, store, marks = drive.layout, drive.store, Marks()
+    block = _durable(store, layout.md_offset_bytes, PAGE_BYTES, overlay)
+    try:
+        superblock = Superblock.decode(block, partial(Layout.internal, store.size_bytes))
+    except MetadataError as error:
+        raise SimulationError(f"I10: the superblock of {drive.machine} is bad: {error}") from error
+    flags = superblock.flags
+    if MdFlag.FULL_SYNC in flags or superblock.uuids.current == JUST_CREATED:
+        marks.everything = True
+        return marks
+    length = layout.al_offset_bytes - layout.bm_offset_bytes
+    marks.bitmap = Bitmap(-(-layout.usable_sectors // SECTORS_PER_PAGE))
+    marks.bitmap.load(_durable(store, layout.bm_offset_bytes, length, overlay))
+    if MdFlag.PRIMARY_IND in flags:
+        ring = _durable(store, layout.al_offset_bytes, AL_BLOCKS * PAGE_BYTES, overlay)
+        found = replay([ring[at : at + PAGE_BYTES] for at in range(0, len(ring), PAGE_BYTES)])
+        if not found.usable:
+            raise SimulationError(f"I10: no usable activity log on {drive.machine}, a Primary")
+        marks.extents = frozenset(found.extents)
+    return marks
+
+
+def _durable(store: Store, offset: int, length: int, overlay: Overlay) -> bytes:
+    whole = bytearray(store.read_durable(offset, length))
+    if overlay is not None:
+        at, data = overlay
+        start, end = max(at, offset), min(at + len(data), offset + length)
+        if start < end:
+            whole[start - offset : end - offset] = data[start - at : end - at]
+    return bytes(whole)
