@@ -7,13 +7,17 @@ from replblk.engine import (
     connection,
     disk_failure,
     epochs_received,
+    fencing,
     follow,
+    meta_store,
+    peer_news,
     read,
     transfer_log,
     write_origin,
     write_peer,
     write_way,
 )
+from replblk.rules import generations
 from tests.mutants.planting import Edit
 from tests.mutants.table import mutant
 
@@ -247,12 +251,51 @@ WRITES = (
         "peer-generation-not-awaited",
         "after a disk error, writes are acknowledged before the peer has begun a new generation",
         Edit(
-            follow.FollowUps,
-            "_await_peer_generation",
+            peer_news.PeerNews,
+            "disk_failed",
             "new.role is Role.PRIMARY",
             "False",
         ),
         not_caught="seed 20237 of mixed found it until later changes of the engine moved that run",
+    ),
+    mutant(
+        "refused-write-acknowledged-at-once",
+        "a write that the peer refused is acknowledged before it is known what became of its disk",
+        Edit(peer_news.PeerNews, "refused", "state.pdsk is DiskState.UP_TO_DATE", "False"),
+        profile="policies",
+        not_caught="30 seeds: P_STATE nearly always comes first; a scenario with a scripted peer "
+        "holds it back",
+    ),
+    mutant(
+        "peer-turned-bad-in-the-old-generation",
+        "a peer that passed an error on stays Inconsistent, and no generation tells",
+        Edit(generations, "_turned_bad", "new.role == Role.PRIMARY", "False"),
+        profile="policies",
+        seed=19,
+    ),
+    mutant(
+        "thawed-beside-a-peer-that-restarted",
+        "frozen I/O goes on though nobody fenced the peer that came back and is gone again",
+        Edit(
+            fencing.PeerFencing,
+            "peer_restarted",
+            "self._begin(volume, planned)",
+            'volume.generation_planned = planned; self.thaw(volume, "", susp_fen=False)',
+        ),
+        profile="fenced",
+        seed=13,
+    ),
+    mutant(
+        "marks-gone-before-the-data-are-flushed",
+        "durability kernel: a bitmap is written without marks whose data are in a cache",
+        Edit(
+            meta_store.MetaStore,
+            "_write_pages",
+            "if self._volume.marks_withdrawn > self._settled:",
+            "if False:",
+        ),
+        profile="kernel",
+        seed=2,
     ),
     mutant(
         "generation-begun-for-nothing",
