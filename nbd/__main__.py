@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import os
 import signal
 import sys
@@ -22,8 +21,9 @@ from functools import partial
 from urllib.parse import quote
 
 from nbd.address import Address, AddressError, parse_listen
+from nbd.loops import fastest
 from nbd.memory import MemoryExports
-from nbd.server import ListenError, Server
+from nbd.server import TOTAL_BYTES_MAX, ListenError, Server
 from nbd.tls import TlsError, psk_server_context, server_context
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -38,6 +38,9 @@ def main() -> int:
     parser.add_argument("--name", default="memory", help="name of the export")
     parser.add_argument("--block", type=size, default=1, metavar="SIZE", help="minimum block")
     parser.add_argument("--read-only", action="store_true")
+    parser.add_argument(
+        "--total-bytes", type=size, default=TOTAL_BYTES_MAX, metavar="SIZE", help="of all clients"
+    )
     parser.add_argument("--stdlib", action="store_true", help="asyncio's own loop, not uvloop")
     parser.add_argument("--tls", choices=("off", "on", "require"), default="off")
     parser.add_argument("--tls-certificates", default=".", metavar="DIR")
@@ -62,8 +65,14 @@ def main() -> int:
     if not addresses and "LISTEN_FDS" not in os.environ:
         parser.error("nothing to listen on: give --unix PATH or --listen HOST:PORT")
     try:
-        with asyncio.Runner(loop_factory=None if told.stdlib else _uvloop()) as runner:
-            server = partial(Server, exports, tls=tls, tls_required=told.tls == "require")
+        with asyncio.Runner(loop_factory=None if told.stdlib else fastest()) as runner:
+            server = partial(
+                Server,
+                exports,
+                tls=tls,
+                tls_required=told.tls == "require",
+                total_bytes_max=told.total_bytes,
+            )
             runner.run(serve(server, addresses, told.name))
     except ListenError as bad:
         print(f"python -m nbd: {bad}", file=sys.stderr)
@@ -102,16 +111,6 @@ def size(text: str) -> int:
     with contextlib.suppress(ValueError):
         return int(digits) * _UNITS[unit.upper()]
     raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4096, 64M or 1G")
-
-
-def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loop factory where it is installed, None (asyncio's own) elsewhere."""
-    if importlib.util.find_spec("uvloop") is None:
-        return None
-    import uvloop
-
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 if __name__ == "__main__":

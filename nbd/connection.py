@@ -42,6 +42,9 @@ class Connection(asyncio.BufferedProtocol):
         self._reading = True
         self._writable = True
         self._turn_due = False
+        self._received = 0
+        self._moved = (0, 0)
+        """Bytes received and bytes not taken, when the budget asked last."""
         self._no_more_input = False  # the client's side is closed, or the server is stopping
         self._ending = False  # nothing more is parsed: the last replies, then the end
         self._gone = False
@@ -83,6 +86,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._gone or self._ending:
             return
+        self._received += nbytes
         transmission = self._transmission
         if transmission is not None and not self._rest:
             # Most often whole requests arrive, none is answered at once, and nothing is full.
@@ -117,6 +121,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._writable = False
+        self._account()
 
     def resume_writing(self) -> None:
         self._writable = True
@@ -127,6 +132,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._gone = self._lost = True
         self._disarm()
+        self._server.budget.forget(self)
         if self._transmission is not None:
             if exc is not None:
                 log.info("a client of export %r is gone: %s", self.export_name, exc)
@@ -150,7 +156,11 @@ class Connection(asyncio.BufferedProtocol):
         self._handshake.stopping = True
         if grace_s <= 0:
             self.abort("")
-        elif self._transmission is not None and not self._ending and not self._gone:
+        elif self._transmission is None or self._gone:
+            return  # it is over, or not begun
+        elif self._ending:
+            self._arm(grace_s, "requests of a client that has gone did not finish in time")
+        else:
             if silent:
                 self._transmission.ended = ""
             else:
@@ -209,6 +219,8 @@ class Connection(asyncio.BufferedProtocol):
         used = 0
         while True:
             stage = self._transmission or self._handshake
+            if self._transmission is not None:
+                self._transmission.allowance = self._allowance()
             used += stage.receive(data[used:])
             if self._handshake.starting_tls:
                 return used
@@ -234,6 +246,34 @@ class Connection(asyncio.BufferedProtocol):
             requests_max=self._server.requests_max,
             bytes_max=self._server.bytes_max,
         )
+
+    # --- the memory that all connections share ---
+
+    def _allowance(self) -> int:
+        """Payload that requests may hold now, beside the replies that were not taken."""
+        self._account()
+        return self._server.budget.allowance(self) - self._unsent
+
+    @property
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def _account(self) -> None:
+        """Tell the budget what is held here."""
+        if self._transmission is not None and not self._lost:
+            self._server.budget.holds(self, self._transmission.held_bytes + self._unsent)
+
+    def room_again(self) -> None:
+        """The budget: there may be room for the request that had to wait."""
+        self._wake()
+
+    def moved_nothing(self) -> bool:
+        """The budget: whether the client is to go on, and did not since this was asked last."""
+        before, self._moved = self._moved, (self._received, self._unsent)
+        owes = not self._writable or (
+            self._transmission is not None and self._transmission.missing > 0
+        )
+        return owes and before == self._moved
 
     def _wake(self) -> None:
         """Replies are ready: send them, with all others of this turn of the loop."""
@@ -264,6 +304,11 @@ class Connection(asyncio.BufferedProtocol):
         """After any work: is it time to end, to stop reading, or to read on?"""
         stage = self._transmission or self._handshake
         held = stage.full or not self._writable
+        if self._transmission is not None:
+            self._account()
+            self._transmission.allowance = self._server.budget.share  # needs no asking
+            if self._transmission.wants:
+                self._server.budget.waits(self)
         if not self._ending and (stage.ended is not None or (self._no_more_input and not held)):
             if stage.ended:
                 level = logging.INFO if self._transmission else logging.DEBUG

@@ -22,14 +22,16 @@ from nbd.alignment import AlignedExport, RangeLocks
 from nbd.connection import Connection
 from nbd.export import Export, Exports
 from nbd.handshake import Tls
+from nbd.memory_budget import MemoryBudget
 from nbd.socket_files import ListenError, remove_stale
-from nbd.transmission import BYTES_MAX, REQUESTS_MAX
+from nbd.transmission import BYTES_MAX, DRAIN_MAX, REQUESTS_MAX
 
 __all__ = ["Connection", "ListenError", "Server"]
 
 HANDSHAKE_S = 10.0
 LINGER_S = 10.0
 BACKLOG = 512
+TOTAL_BYTES_MAX = 512 << 20
 RECEIVE_BYTES = 1 << 20
 
 log = logging.getLogger("nbd.server")
@@ -41,8 +43,9 @@ class Server:
     connections_max: more are closed at once. half_open_max: connections that have not finished
     their handshake; one more ends the oldest, so idle strangers never keep a client out.
     handshake_s: how long one may take; linger_s: how long a client may take to accept the last
-    replies. requests_max, bytes_max: in flight for one connection, payload in and out. tls: a
-    context as nbd.tls makes it; it may be exchanged at any time, for connections to come.
+    replies. requests_max, bytes_max: in flight for one connection, payload in and out.
+    total_bytes_max: payload of all connections together, replies that are not taken included. tls:
+    a context as nbd.tls makes it; it may be exchanged at any time, for connections to come.
     tls_required: nothing is told or served without TLS. soon: calls what it is given after all that
     is being done now, once, on the loop's thread; by default in the loop's next turn.
     """
@@ -57,6 +60,7 @@ class Server:
         linger_s: float = LINGER_S,
         requests_max: int = REQUESTS_MAX,
         bytes_max: int = BYTES_MAX,
+        total_bytes_max: int = TOTAL_BYTES_MAX,
         tls: ssl.SSLContext | None = None,
         tls_required: bool = False,
         soon: Callable[[Callable[[], None]], object] | None = None,
@@ -72,9 +76,14 @@ class Server:
         self.half_open_max = half_open_max
         self.requests_max = requests_max
         self.bytes_max = bytes_max
+        if total_bytes_max < DRAIN_MAX:
+            raise ValueError(f"one payload may have {DRAIN_MAX} bytes, all {total_bytes_max}")
+        self.budget = MemoryBudget(
+            total_bytes_max, total_bytes_max // connections_max, linger_s, self._later
+        )
         self.stopping = False
         self.soon = soon
-        self.holding = False
+        self._holds: set[str] = set()
         self._listeners: list[asyncio.AbstractServer] = []
         self._socket_files: list[tuple[str, tuple[int, int]]] = []
         self._connections: dict[Connection, None] = {}
@@ -94,15 +103,22 @@ class Server:
             return address
         return Address(host=address.host, port=await self.listen_tcp(address.host, address.port))
 
-    def hold(self) -> None:
-        """Let connections wait for the greeting until ``release``: to them the server is slow."""
-        self.holding = True
+    @property
+    def holding(self) -> bool:
+        """Whether there is a reason to let new connections wait."""
+        return bool(self._holds)
 
-    def release(self) -> None:
-        """Greet those who wait, and all that come."""
-        self.holding = False
-        for connection in list(self._half_open):
-            connection.greet()
+    def hold(self, why: str = "") -> None:
+        """Let connections wait for the greeting until ``release``: to them the server is slow.
+        There may be several reasons, each with a word of its own; the last one counts."""
+        self._holds.add(why)
+
+    def release(self, why: str = "") -> None:
+        """That reason is gone: without another, greet those who wait, and all that come."""
+        if why in self._holds:
+            self._holds.discard(why)
+            for connection in list(self._half_open) if not self._holds else ():
+                connection.greet()
 
     async def listen_unix(self, path: str, mode: int = 0o660, *, clear: bool = False) -> None:
         """Listen on a unix socket; a leading NUL means an abstract one. Raises ListenError.
@@ -169,6 +185,10 @@ class Server:
     def _connection(self, clear: bool) -> Connection:
         return Connection(self, Tls.OFF if clear else self.tls_offer)
 
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        if not self.stopping:
+            asyncio.get_running_loop().call_later(seconds, action)
+
     @property
     def connections(self) -> int:
         """Connections of any kind at this moment."""
@@ -179,17 +199,20 @@ class Server:
         names = [c.export_name for c in self._connections if c.export_name is not None]
         return sum(1 for name in names if chosen(name))
 
-    def drop(self, chosen: Callable[[str], bool], grace_s: float = 0.0) -> int:
+    def drop(
+        self, chosen: Callable[[str], bool], grace_s: float = 0.0, *, silent: bool = False
+    ) -> int:
         """Disconnect the clients of the chosen exports; returns how many there were.
 
         With a grace, requests in flight may finish within it while new ones get ESHUTDOWN;
         without, the connections end at once and what is in flight is in doubt for the client.
+        silent: as for ``close``.
         """
         found = [
             c for c in self._connections if c.export_name is not None and chosen(c.export_name)
         ]
         for connection in found:
-            connection.stop(grace_s)
+            connection.stop(grace_s, silent)
         return len(found)
 
     async def close(self, grace_s: float = 5.0, *, silent: bool = False) -> None:

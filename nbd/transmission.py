@@ -16,6 +16,22 @@ from functools import partial
 
 from nbd.block_status import Status, ask_status
 from nbd.export import Buffer, Export, FastZeroes, Pieces, SparseReads
+from nbd.plain_numbers import (
+    CACHE,
+    DF,
+    DISC,
+    FAST_ZERO,
+    FLUSH,
+    FUA,
+    NO_HOLE,
+    PAYLOAD_LEN,
+    READ,
+    REQ_ONE,
+    STATUS,
+    TRIM,
+    WRITE,
+    ZERO,
+)
 from nbd.protocol import (
     COMPACT_REQUEST,
     ERROR_TEXT,
@@ -23,8 +39,6 @@ from nbd.protocol import (
     EXTENDED_REQUEST_MAGIC,
     REQUEST_MAGIC,
     BlockStatusPayload,
-    Command,
-    CommandFlag,
     Error,
     nbd_error,
 )
@@ -38,27 +52,7 @@ REPLIES_MAX = 256 << 10
 """Bytes of replies that may wait for the client. Small, so that the memory of one batch of reads is
 used again by the next: with 4 MiB, large reads took three times the system time."""
 DRAIN_MAX = 64 << 20
-"""A refused WRITE's payload is skipped up to this size; a longer one ends the connection. No
-export's maximum payload is above it."""
-
-_FUA = int(CommandFlag.FUA)
-_DF = int(CommandFlag.DF)
-_NO_HOLE = int(CommandFlag.NO_HOLE)
-_REQ_ONE = int(CommandFlag.REQ_ONE)
-_FAST_ZERO = int(CommandFlag.FAST_ZERO)
-_PAYLOAD_LEN = int(CommandFlag.PAYLOAD_LEN)
-_READ, _WRITE, _DISC, _FLUSH = (
-    int(Command.READ),
-    int(Command.WRITE),
-    int(Command.DISC),
-    int(Command.FLUSH),
-)
-_TRIM, _CACHE, _ZERO, _STATUS = (
-    int(Command.TRIM),
-    int(Command.CACHE),
-    int(Command.WRITE_ZEROES),
-    int(Command.BLOCK_STATUS),
-)
+"""A refused WRITE's payload is skipped up to here; no export's maximum is above it."""
 
 SPARSE_BYTES_MIN = 32 << 10
 """A shorter read is sent as it is: looking for holes would cost more than moving the zeroes."""
@@ -100,6 +94,10 @@ class Transmission:
             self._form = StructuredReplies() if structured else SimpleReplies()
         self._wake = wake
         self._requests_max, self._bytes_max = requests_max, bytes_max
+        self.allowance = 1 << 62
+        """Bytes of payload that may be held now, whatever bytes_max says: the server's memory."""
+        self.wants = 0
+        """The payload of a request that exceeds it, and waits; 0: none."""
         self._sparse: SparseReads | None = None
         if (structured or extended) and isinstance(export, SparseReads):
             self._sparse = export
@@ -107,27 +105,28 @@ class Transmission:
         self._misaligned = geometry.minimum_block - 1 if promised_alignment else 0
         self._read_only = geometry.read_only
         self._flags_of = {
-            _READ: _FUA | (_DF if structured or extended else 0),
-            _WRITE: _FUA,
-            _FLUSH: _FUA,
-            _CACHE: 0,
+            READ: FUA | (DF if structured or extended else 0),
+            WRITE: FUA,
+            FLUSH: FUA,
+            CACHE: 0,
         }
         if geometry.can_trim:
-            self._flags_of[_TRIM] = _FUA
+            self._flags_of[TRIM] = FUA
         if geometry.can_zero:
-            self._flags_of[_ZERO] = _FUA | _NO_HOLE | (_FAST_ZERO if geometry.can_fast_zero else 0)
+            self._flags_of[ZERO] = FUA | NO_HOLE | (FAST_ZERO if geometry.can_fast_zero else 0)
         if self._contexts:
-            self._flags_of[_STATUS] = _REQ_ONE
+            self._flags_of[STATUS] = REQ_ONE
         self._replies: list[Buffer] = []
         self._reply_bytes = 0
         self._requests = 0
-        self._bytes = 0
+        self.held_bytes = 0
+        """Payload of requests in flight, and of one that is arriving."""
         self._receiving = False
         self._woken = False
         self._closed = False
-        # The request whose payload is arriving: what is here, what is still missing.
+        # The request whose payload is arriving: what is here, and what was announced beyond it.
         self._payload: bytearray | None = None
-        self._missing = 0
+        self.missing = 0
         self._current = (0, 0, 0, 0)  # command, flags, cookie, offset
         self._refused: Refusal | None = None  # its payload is skipped, then this is the answer
         self.ended: str | None = None
@@ -139,8 +138,9 @@ class Transmission:
         """No more is parsed until requests finish or replies are taken."""
         return (
             self._requests >= self._requests_max
-            or self._bytes >= self._bytes_max
+            or self.held_bytes >= self._bytes_max
             or self._reply_bytes >= REPLIES_MAX
+            or self.wants > 0
         )
 
     @property
@@ -148,9 +148,10 @@ class Transmission:
         """Neither full nor ended, and no replies wait to be taken."""
         return (
             not self._replies
+            and not self.wants
             and self.ended is None
             and self._requests < self._requests_max
-            and self._bytes < self._bytes_max
+            and self.held_bytes < self._bytes_max
         )
 
     @property
@@ -178,6 +179,7 @@ class Transmission:
         when ``full`` or ``ended``.
         """
         self._receiving = True
+        self.wants = 0
         try:
             return self._receive(data)
         finally:
@@ -195,15 +197,15 @@ class Transmission:
         requests_max, bytes_max = self._requests_max, self._bytes_max
         sparse_min = SPARSE_BYTES_MIN if self._sparse is not None else payload_max + 1
         while self.ended is None:
-            if self._missing:
+            if self.missing:
                 at += self._receive_payload(data[at:])
-                if self._missing:
+                if self.missing:
                     break
                 continue
             if (
                 end - at < header_bytes
                 or self._requests >= requests_max
-                or self._bytes >= bytes_max
+                or self.held_bytes >= bytes_max
                 or self._reply_bytes >= REPLIES_MAX
             ):
                 break
@@ -212,32 +214,40 @@ class Transmission:
             if magic != expected:
                 self.ended = "the client sent something that is not an NBD request"
                 break
+            if (
+                self.held_bytes + length > self.allowance
+                and command <= WRITE
+                and length <= payload_max
+            ):
+                self.wants = length
+                at -= header_bytes
+                break
             if extended:
-                if bool(flags & _PAYLOAD_LEN) != (command == _WRITE):
+                if bool(flags & PAYLOAD_LEN) != (command == WRITE):
                     self._on_odd_payload(flags, command, cookie, offset, length)
                     continue
-                flags &= ~_PAYLOAD_LEN  # it is in order; from here on all requests are alike
+                flags &= ~PAYLOAD_LEN  # it is in order; from here on all requests are alike
             if (  # the two commands that matter for speed, when nothing is odd about them
-                command <= _WRITE
-                and flags & ~_FUA == 0
+                command <= WRITE
+                and flags & ~FUA == 0
                 and 0 < length <= payload_max
                 and offset + length <= size
                 and not (offset | length) & misaligned
                 and not (command and self._read_only)
                 and not self.stopping
             ):
-                if command == _READ:
+                if command == READ:
                     self._requests += 1
-                    self._bytes += length
+                    self.held_bytes += length
                     if length >= sparse_min:
                         self._read_pieces(cookie, offset, length)
                         continue
                     read(offset, length, partial(self._read_done, cookie, offset, length))
                 elif end - at >= length:
                     self._requests += 1
-                    self._bytes += length
+                    self.held_bytes += length
                     done = partial(self._done, cookie, offset, length)
-                    write(offset, bytes(data[at : at + length]), flags == _FUA, done)
+                    write(offset, bytes(data[at : at + length]), flags == FUA, done)
                     at += length
                 else:
                     self._await_payload((command, flags, cookie, offset), length, None)
@@ -247,12 +257,12 @@ class Transmission:
 
     def _on_request(self, flags: int, command: int, cookie: int, offset: int, length: int) -> None:
         """Any request, at leisure."""
-        if command == _DISC:
+        if command == DISC:
             self.ended = ""
             return
         refusal = self._judge(flags, command, offset, length)
-        fua = bool(flags & _FUA)
-        if command == _WRITE:
+        fua = bool(flags & FUA)
+        if command == WRITE:
             # Judged good and yet not taken on the fast path means that there is nothing to write.
             if length > DRAIN_MAX:
                 self.ended = f"the client announced a payload of {length} bytes"
@@ -264,23 +274,23 @@ class Transmission:
                 self._send(self._form.done(cookie, offset))
         elif refusal:
             self._send(self._form.error(cookie, offset, *refusal))
-        elif command == _FLUSH:
+        elif command == FLUSH:
             self._requests += 1
             self._export.flush(partial(self._done, cookie, offset, 0))
-        elif command == _READ and length:
+        elif command == READ and length:
             self._requests += 1
-            self._bytes += length
+            self.held_bytes += length
             self._export.read(offset, length, partial(self._read_done, cookie, offset, length))
-        elif command == _READ:
+        elif command == READ:
             self._send(self._form.nothing_read(cookie, offset))
-        elif command == _TRIM and length:
+        elif command == TRIM and length:
             self._requests += 1
             self._export.trim(offset, length, fua, partial(self._done, cookie, offset, 0))
-        elif command == _ZERO and length:
+        elif command == ZERO and length:
             self._requests += 1
             done = partial(self._done, cookie, offset, 0)
-            self._export.zero(offset, length, fua, not flags & _NO_HOLE, done)
-        elif command == _STATUS and length:
+            self._export.zero(offset, length, fua, not flags & NO_HOLE, done)
+        elif command == STATUS and length:
             self._ask_status(flags, cookie, offset, length, self._contexts)
         else:  # CACHE, which is only advice, and everything of length zero
             self._send(self._form.done(cookie, offset))
@@ -294,7 +304,7 @@ class Transmission:
         self, flags: int, cookie: int, offset: int, length: int, contexts: dict[int, str]
     ) -> None:
         self._requests += 1
-        one = bool(flags & _REQ_ONE)
+        one = bool(flags & REQ_ONE)
         done = partial(self._status_done, cookie, offset)
         ask_status(self._export, contexts, offset, length, one, done)
 
@@ -302,10 +312,10 @@ class Transmission:
         self, flags: int, command: int, cookie: int, offset: int, length: int
     ) -> None:
         """An extended request with a payload that is no WRITE, or a WRITE without one."""
-        if command == _DISC:
+        if command == DISC:
             self.ended = ""
             return
-        if not flags & _PAYLOAD_LEN:
+        if not flags & PAYLOAD_LEN:
             text = "a WRITE must say with PAYLOAD_LEN that its data follow"
             self._send(self._form.error(cookie, offset, Error.EINVAL, text))
             return
@@ -313,12 +323,12 @@ class Transmission:
             self.ended = f"the client announced a payload of {length} bytes"
             return
         refusal = None
-        if command != _STATUS or not self._contexts:
+        if command != STATUS or not self._contexts:
             refusal = Error.EINVAL, f"command {command} takes no payload here"
         elif length > 8 + 4 * len(self._contexts):
             refusal = Error.EINVAL, "more contexts are named than were selected"
         if length:
-            self._await_payload((command, flags & ~_PAYLOAD_LEN, cookie, offset), length, refusal)
+            self._await_payload((command, flags & ~PAYLOAD_LEN, cookie, offset), length, refusal)
         else:
             refusal = refusal or (Error.EINVAL, "the payload is empty")
             self._send(self._form.error(cookie, offset, *refusal))
@@ -332,7 +342,7 @@ class Transmission:
             refusal = Error.EINVAL, "the payload is not a length and context ids"
         else:
             numbers = BlockStatusPayload.parse(payload).contexts
-            refusal = self._judge(flags, _STATUS, offset, length)
+            refusal = self._judge(flags, STATUS, offset, length)
         if not refusal and (len(set(numbers)) < len(numbers) or set(numbers) - set(self._contexts)):
             refusal = Error.EINVAL, "a context was named twice, or was not selected"
         if refusal:
@@ -353,61 +363,58 @@ class Transmission:
         if flags & ~allowed:
             odd = flags & ~allowed
             return Error.EINVAL, f"flags {odd:#x} are not allowed with command {command}"
-        if command == _FLUSH:
+        if command == FLUSH:
             return None
-        writes = command in (_WRITE, _TRIM, _ZERO)
+        writes = command in (WRITE, TRIM, ZERO)
         if writes and self._read_only:
             return Error.EPERM, "the export is read-only"
         size = self._export.geometry.size
         if offset + length > size:
-            error = Error.ENOSPC if command in (_WRITE, _ZERO) else Error.EINVAL
+            error = Error.ENOSPC if command in (WRITE, ZERO) else Error.EINVAL
             text = f"{length} bytes at {offset} reach beyond the export's {size} bytes"
             return error, text
-        if command in (_READ, _WRITE) and length > self._payload_max:
-            error = Error.EOVERFLOW if flags & _DF else Error.EINVAL
+        if command in (READ, WRITE) and length > self._payload_max:
+            error = Error.EOVERFLOW if flags & DF else Error.EINVAL
             return error, f"{length} bytes exceed the maximum payload of {self._payload_max}"
         if (offset | length) & self._misaligned:
             block = self._misaligned + 1
             return Error.EINVAL, f"{length} bytes at {offset} are not whole blocks of {block}"
-        if flags & _FAST_ZERO and length and not self._zeroes_fast(flags, offset, length):
-            return Error.ENOTSUP, ERROR_TEXT[Error.ENOTSUP]
+        if flags & FAST_ZERO and length:  # asked before anything is changed
+            export, unmap = self._export, not flags & NO_HOLE
+            if not isinstance(export, FastZeroes) or not export.zeroes_fast(offset, length, unmap):
+                return Error.ENOTSUP, ERROR_TEXT[Error.ENOTSUP]
         return None
-
-    def _zeroes_fast(self, flags: int, offset: int, length: int) -> bool:
-        """Asked before anything is changed, as the protocol demands."""
-        export = self._export
-        return isinstance(export, FastZeroes) and export.zeroes_fast(
-            offset, length, not flags & _NO_HOLE
-        )
 
     def _await_payload(
         self, request: tuple[int, int, int, int], length: int, refusal: Refusal | None
     ) -> None:
         self._current = request
-        self._missing = length
+        self.missing = length
+        if not refusal:
+            self.held_bytes += length  # what was announced must find room when it comes
         self._refused = refusal
         self._payload = None if refusal else bytearray()
 
     def _receive_payload(self, data: memoryview) -> int:
         """Take what has come of a payload. It grows with what arrives, never by the announced
         length: a stranger's 28 bytes must not reserve 32 MiB."""
-        step = min(len(data), self._missing)
+        step = min(len(data), self.missing)
         if self._payload is not None:
             self._payload += data[:step]
-        self._missing -= step
-        if not self._missing:
+        self.missing -= step
+        if not self.missing:
             command, flags, cookie, offset = self._current
             payload, self._payload = self._payload, None
             if payload is None:
                 assert self._refused is not None
                 self._send(self._form.error(cookie, offset, *self._refused))
-            elif command == _STATUS:
+            elif command == STATUS:
+                self.held_bytes -= len(payload)
                 self._on_status_payload(flags, cookie, offset, bytes(payload))
             else:
                 self._requests += 1
-                self._bytes += len(payload)
                 done = partial(self._done, cookie, offset, len(payload))
-                self._export.write(offset, payload, bool(flags & _FUA), done)
+                self._export.write(offset, payload, bool(flags & FUA), done)
         return step
 
     def _done(
@@ -415,7 +422,7 @@ class Transmission:
     ) -> None:
         """The export has answered a request that yields no data."""
         self._requests -= 1
-        self._bytes -= counted
+        self.held_bytes -= counted
         assert self._requests >= 0, "an export answered a request twice"
         if errno:
             self._send_errno(cookie, offset, errno)
@@ -440,7 +447,7 @@ class Transmission:
     ) -> None:
         """The export has answered a read."""
         self._requests -= 1
-        self._bytes -= length
+        self.held_bytes -= length
         assert self._requests >= 0, "an export answered a request twice"
         if errno or data is None:
             self._send_errno(cookie, offset, errno)
@@ -461,7 +468,7 @@ class Transmission:
     ) -> None:
         """The export has answered a read in pieces."""
         self._requests -= 1
-        self._bytes -= length
+        self.held_bytes -= length
         assert self._requests >= 0, "an export answered a request twice"
         if errno or pieces is None:
             self._send_errno(cookie, offset, errno)

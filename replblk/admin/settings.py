@@ -103,6 +103,12 @@ SETTINGS: tuple[Setting, ...] = (
         *("serve NBD here as well, beside `<run-dir>/<res>/nbd.sock`", _addresses),
     ),
     Setting(
+        *("nbd_peer", "list of `host:port`, `[ipv6]:port`, `unix:/path`", "`[]`"),
+        "where the other node serves NBD (its `nbd_listen`): `attach-fuse` follows the Primary "
+        "there",
+        _addresses,
+    ),
+    Setting(
         *("metrics_listen", "`host:port` or `[ipv6]:port`", '`""`: nowhere'),
         *("serve Prometheus metrics here", _tcp_or_none),
     ),
@@ -138,6 +144,12 @@ SETTINGS: tuple[Setting, ...] = (
         *("nbd_bytes_max", "1..65536 MiB", "`64`"),
         "payload of one connection in flight, in and out; then no more requests are read",
         _whole(1, 65536),
+    ),
+    Setting(
+        *("nbd_total_bytes_max", "64..1048576 MiB", "`512`"),
+        "the same of all connections together, with replies that clients have not taken; then each "
+        "has its share, and who moves nothing is let go",
+        _whole(64, 1 << 20),
     ),
     Setting(
         *("nbd_tls", "`off`, `on` or `require`", "`off`"),

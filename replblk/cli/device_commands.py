@@ -35,12 +35,24 @@ def attach_fuse(session: Session, names: tuple[str, ...]) -> int:
 
 
 @resource_command("detach-fuse")
-def detach_fuse(session: Session, names: tuple[str, ...]) -> int:
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Whoever uses the device waits for no node any more, and gets I/O errors.",
+)
+def detach_fuse(session: Session, names: tuple[str, ...], force: bool) -> int:
     """End the block device that attach-fuse made; refused while it is in use."""
-    return _each(session, names, "detach-fuse")
+    return _each(session, names, "detach-fuse", force=force)
 
 
-def _each(session: Session, names: tuple[str, ...], verb: str, *, keep: bool = False) -> int:
+def _each(
+    session: Session,
+    names: tuple[str, ...],
+    verb: str,
+    *,
+    keep: bool = False,
+    force: bool = False,
+) -> int:
     """keep: a block device that is there already is as good as a new one."""
 
     def one(resource: Resource, volume: int | None) -> int:
@@ -56,7 +68,9 @@ def _each(session: Session, names: tuple[str, ...], verb: str, *, keep: bool = F
                 click.echo(f"{subject}: {device.attach_nbd()}")
             elif verb == "attach-fuse":
                 click.echo(f"{subject}: {device.attach_fuse()}")
-            elif not (device.detach_nbd() if verb == "detach-nbd" else device.detach_fuse()):
+            elif not (
+                device.detach_nbd() if verb == "detach-nbd" else device.detach_fuse(force=force)
+            ):
                 complain(f"{subject}: is no block device here, nothing to do")
         return 0
 
@@ -70,13 +84,16 @@ def attach_as_set(session: Session, names: tuple[str, ...]) -> int:
 
 
 def end_devices(
-    session: Session, resource: Resource, volume: int | None
+    session: Session, resource: Resource, volume: int | None, *, only_fixed: bool = False
 ) -> list[Callable[[], str]]:
     """Before ``secondary`` and ``down``: the block devices that nobody uses are ended; how to make
-    them again. Raises AdminError, as DRBD refuses it, if somebody uses one."""
+    them again. Raises AdminError, as DRBD refuses it, if somebody uses one. only_fixed: not one
+    that can follow the Primary to the other node."""
     again: list[Callable[[], str]] = []
     for number in volumes_of(resource, volume):
         device = _device(session, resource, number)
+        if only_fixed and not device.keeps_here():
+            continue
         try:
             if device.detach_nbd():
                 again.append(device.attach_nbd)

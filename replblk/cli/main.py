@@ -16,6 +16,7 @@ from replblk import __version__
 from replblk.cli.device_commands import DEVICE_COMMANDS
 from replblk.cli.metadata_commands import METADATA_COMMANDS
 from replblk.cli.resource_commands import RESOURCE_COMMANDS
+from replblk.cli.role_commands import ROLE_COMMANDS
 from replblk.cli.session import EXIT_USAGE, Session, complain
 from replblk.cli.status_commands import STATUS_COMMANDS
 from replblk.model.errors import AdminError, ConfigError
@@ -75,7 +76,13 @@ def app(
     ctx.obj = Session(config_path, settings_path, node or os.uname().nodename, run_dir, dry_run)
 
 
-for _command in (*RESOURCE_COMMANDS, *STATUS_COMMANDS, *METADATA_COMMANDS, *DEVICE_COMMANDS):
+for _command in (
+    *RESOURCE_COMMANDS,
+    *ROLE_COMMANDS,
+    *STATUS_COMMANDS,
+    *METADATA_COMMANDS,
+    *DEVICE_COMMANDS,
+):
     app.add_command(_command)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import click
 
 from replblk.admin.messages import OptionValue
-from replblk.cli.device_commands import attach_as_set, end_devices, make_again
+from replblk.cli.device_commands import end_devices, make_again
 from replblk.cli.options import force_option, resource_command
-from replblk.cli.session import EXIT_USAGE, Session, complain, named, prefixed, tell
+from replblk.cli.session import EXIT_USAGE, Session, complain, named, prefixed
 from replblk.model.config import Resource
 from replblk.model.errors import AdminError, ConfigError
 from replblk.model.status import VolumeStatus
@@ -136,34 +136,6 @@ def down(session: Session, names: tuple[str, ...], force: bool) -> int:
         return reply.exit_code
 
     return session.each(names, one, whole="down")
-
-
-@resource_command("primary")
-@click.option(
-    *("--force", "--overwrite-data-of-peer", "force"),
-    is_flag=True,
-    help="Declare the local data good, though it is Inconsistent or Outdated.",
-)
-def primary(session: Session, names: tuple[str, ...], force: bool) -> int:
-    """Make this node Primary for RES: the device is then served over NBD."""
-    status = session.command(names, "primary", {"force": force})
-    return status or attach_as_set(session, names)
-
-
-@resource_command("secondary")
-def secondary(session: Session, names: tuple[str, ...]) -> int:
-    """Make this node Secondary for RES; refused while a client has the device open."""
-    if session.dry_run:
-        return session.command(names, "secondary")
-
-    def one(resource: Resource, volume: int | None) -> int:
-        devices = end_devices(session, resource, volume)
-        reply = session.ask(resource, "secondary", volume)
-        if reply.exit_code:
-            make_again(devices)
-        return tell(resource, volume, reply)
-
-    return session.each(names, one)
 
 
 @resource_command("connect")
@@ -364,8 +336,17 @@ def patience_s(waits: tuple[int, ...], volumes: Sequence[VolumeStatus], volume: 
 
 
 RESOURCE_COMMANDS = (
-    *(up, down, run, primary, secondary, connect, disconnect, attach, detach, invalidate),
-    *(invalidate_remote, outdate, pause_sync, resume_sync, suspend_io, resume_io, verify),
+    *(up, down, run, connect, disconnect, attach, detach),
+    *(
+        invalidate,
+        invalidate_remote,
+        outdate,
+        pause_sync,
+        resume_sync,
+        suspend_io,
+        resume_io,
+        verify,
+    ),
     new_current_uuid,
     *(wait_connect, wait_sync),
 )

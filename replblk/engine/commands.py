@@ -10,6 +10,7 @@ import errno as errnos
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replblk.engine.answers import outcome, refusal, unknown_algorithm
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
     from replblk.engine.connection import Connection
     from replblk.engine.context import Context
     from replblk.engine.fencing import PeerFencing
+    from replblk.engine.handover import Handover
     from replblk.engine.role_change import RoleChange
     from replblk.engine.state_change import StateRequests
     from replblk.engine.verify import Verify
     from replblk.engine.volume import Volume
 
 Then = Callable[[Answer], None]
+_ABOUT_THE_ROLE = ("primary", "secondary", "switchover", "down", "disconnect", "detach")
 
 
 class Commands:
@@ -54,6 +57,7 @@ class Commands:
         roles: RoleChange,
         verify: Verify,
         fencing: PeerFencing,
+        handover: Handover,
     ) -> None:
         self._ctx = ctx
         self._attach = attach
@@ -63,7 +67,9 @@ class Commands:
         self._verify = verify
         self._fencing = fencing
         self._disconnect = Disconnect(ctx, connection, requests)
-        self._queue: deque[Command] = deque()
+        self._handover = handover
+        handover.give, handover.resume = self._give, self._resume_when_safe
+        self._queue: deque[tuple[Command, Then]] = deque()
         self._running: Command | None = None
         self._verbs: dict[str, Callable[[Command, Then], None]] = {
             "up": self._up,
@@ -74,6 +80,9 @@ class Commands:
             "detach": self._each(self._detach_one),
             "primary": self._each(roles.primary),
             "secondary": self._each(roles.secondary),
+            "switchover": self._switch_over,
+            "hand-over": self._each(handover.hand_over),
+            "take-over": self._each(handover.promote),
             "invalidate": self._each(self._invalidate),
             "invalidate-remote": self._each(self._invalidate_remote),
             "verify": self._each(self._start_verify),
@@ -89,6 +98,8 @@ class Commands:
             "wait-sync": self._wait_sync,
             "resume": self._resume_role,
         }
+        self._own_verbs = frozenset({"hand-over", "take-over"})
+        """Not an administrator's; their peer gives them, by what it says."""
         self._resuming: set[int] = set()
 
     # -- one after the other ------------------------------------------------------------------
@@ -104,23 +115,32 @@ class Commands:
             )
         elif command.verb in self._waits:
             self._waits[command.verb](command)
-        elif command.verb not in self._verbs:
+        elif command.verb == "switchover" and not command.options.get("to_peer"):
+            # It waits for the peer, and is promoted in its turn, beside this.
+            self._each(self._handover.take_over)(command, partial(self._ctx.answer, command))
+        elif command.verb not in self._verbs or command.verb in self._own_verbs:
             self._ctx.answer(command, Answer(1, f"Unknown command '{command.verb}'", 0))
         else:
-            if command.verb in ("primary", "secondary", "down", "disconnect", "detach"):
+            if command.verb in _ABOUT_THE_ROLE:
                 # The administrator decides about the role himself.
                 self._resuming -= {volume.number for volume in self._volumes(command)}
-            self._queue.append(command)
+            self._queue.append((command, partial(self._ctx.answer, command)))
             self._next()
+
+    def _give(self, verb: str, volume: Volume, then: Then) -> None:
+        """A command of our own, in its turn."""
+        self._queue.append((Command(0, verb, volume.number, {"with_peer": True}), then))
+        self._ctx.defer(self._next)
 
     def _next(self) -> None:
         if self._running is not None or not self._queue:
             return
-        command = self._running = self._queue.popleft()
+        command, then = self._queue.popleft()
+        self._running = command
 
         def done(answer: Answer) -> None:
             self._running = None
-            self._ctx.answer(command, answer)
+            then(answer)
             self._ctx.defer(self._next)
 
         self._verbs[command.verb](command, done)
@@ -137,17 +157,27 @@ class Commands:
 
         def run(command: Command, then: Then) -> None:
             left: Iterator[Volume] = iter(self._volumes(command))
+            said: list[str] = []
 
             def step(answer: Answer) -> None:
                 volume = next(left, None)
+                if answer.text:
+                    said.append(answer.text)
                 if answer.exit_code or volume is None:
-                    then(answer)
+                    then(replace(answer, text="\n".join(said)))
                 else:
                     one(volume, command, step)
 
             step(Answer())
 
         return run
+
+    def _switch_over(self, command: Command, then: Then) -> None:
+        """Hand the Primary role of all volumes over, or of none."""
+        if why := self._handover.hinders(self._volumes(command)):
+            then(Answer(11, why, 0))
+        else:
+            self._each(self._handover.hand_over)(command, then)
 
     # -- up and down --------------------------------------------------------------------------
 
@@ -372,6 +402,9 @@ class Commands:
     def _resume_role(self, command: Command) -> None:
         """Become Primary again as soon as that is safe; the answer comes when it is decided."""
         (volume,) = self._volumes(command)
+        self._resume_when_safe(volume, partial(self._ctx.answer, command))
+
+    def _resume_when_safe(self, volume: Volume, then: Then) -> None:
         has_peer = self._ctx.resource.peer is not None
         self._resuming.add(volume.number)
 
@@ -385,9 +418,9 @@ class Commands:
             self._resuming.discard(volume.number)
             if why:
                 text = f"was Primary and stays {volume.state.role}: {why}"
-                self._ctx.answer(command, Answer(11, text, 0))
+                then(Answer(11, text, 0))
             else:
-                self._queue.append(replace(command, verb="primary"))
+                self._queue.append((Command(0, "primary", volume.number, {}), then))
                 self._ctx.defer(self._next)
             return True
 

@@ -345,6 +345,7 @@ def send_uuids(ctx: Context, volume: Volume) -> None:
         flags |= UUID_FLAG_INCONSISTENT
     if volume.resyncs_leftover_bits or volume.has_leftover_bits:
         flags |= UUID_FLAG_LEFTOVER_BITS
+    flags |= volume.handover_flags
     volume.changes_sent = volume.dirty_bits
     uuids = volume.uuids
     ctx.peer.send(

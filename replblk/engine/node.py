@@ -21,6 +21,7 @@ from replblk.engine.disk_failure import DiskFailure
 from replblk.engine.disk_io import DiskIo
 from replblk.engine.follow import FollowUps
 from replblk.engine.handlers import HandlerCalls
+from replblk.engine.handover import Handover
 from replblk.engine.handshake import Handshake
 from replblk.engine.peer_link import PeerLink
 from replblk.engine.peer_state import PeerState
@@ -116,7 +117,7 @@ class Node:
             begin_exchange=lambda volume, full: self._exchange.begin(volume, all_bits=full),
             target_done=self._source.target_reports_done,
             verify_done=self._verify.initiator_reports_done,
-            uuids_changed=lambda volume: self._follow.news.uuids_changed(volume),
+            uuids_changed=self._peer_uuids_changed,
             idle=self._writes.idle,
             peer_restarted=lambda volume: self._follow.fencing.peer_restarted(volume),
         )
@@ -126,14 +127,17 @@ class Node:
             start_source=self._exchange.start_source,
             writes=self._writes,
         )
+        roles = RoleChange(ctx, self._requests, self._writes, self._follow.fencing)
+        self._handover = Handover(ctx, roles)
         self._commands = Commands(
             ctx,
             attach=self._attach,
             connection=self._connection,
             requests=self._requests,
-            roles=RoleChange(ctx, self._requests, self._writes, self._follow.fencing),
+            roles=roles,
             verify=self._verify,
             fencing=self._follow.fencing,
+            handover=self._handover,
         )
         self._routes = self._table()
         self._clients: dict[str, Callable[[Volume, ClientRequest], None]] = {
@@ -317,6 +321,10 @@ class Node:
         """SyncTarget is durable: held-back writes of the peer go on, the resync begins."""
         self._peer_writes.release_waiting()
         self._target.ready(volume)
+
+    def _peer_uuids_changed(self, volume: Volume) -> None:
+        self._follow.news.uuids_changed(volume)
+        self._handover.peer_said(volume)
 
     def _detach(self, volume: Volume) -> None:
         self._attach.detach(volume, lambda: None)

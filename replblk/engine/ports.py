@@ -108,6 +108,16 @@ class Clients(Protocol):
     def answer(self, command: int, answer: Answer) -> None:
         """The answer to ``Node.on_command``."""
 
+    def send_away(self, volume: int) -> str:
+        """Let nobody in from now on, and those who have the device open go: each once its requests
+        in flight are answered, so that it can connect again and repeat the others.
+
+        "" if that begins (they leave by ``Node.close_device``); else why it can't be done.
+        """
+
+    def let_in(self, volume: int) -> None:
+        """Whoever waits to be let in may try now; the opposite of ``send_away``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

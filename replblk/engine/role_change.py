@@ -54,7 +54,8 @@ class RoleChange:
         self._fencing = fencing
 
     def primary(self, volume: Volume, command: Command, then: Then) -> None:
-        """Become Primary; force: declare the local data good, and the peer's old if need be."""
+        """Become Primary; force: declare the local data good, and the peer's old if need be;
+        with_peer: never without the consent of a connected peer."""
         if volume.primary:
             then(Answer())
             return
@@ -63,6 +64,7 @@ class RoleChange:
         promotion = _Promotion(
             *(self._ctx, self._requests, self._fencing, volume),
             force=bool(command.options.get("force")),
+            with_peer=bool(command.options.get("with_peer")),
         )
 
         def ended(code: Code) -> None:
@@ -187,8 +189,10 @@ class _Promotion:
         volume: Volume,
         *,
         force: bool,
+        with_peer: bool,
     ) -> None:
         self._ctx = ctx
+        self._with_peer = with_peer
         self._requests = requests
         self._fencing = fencing
         self._volume = volume
@@ -207,7 +211,7 @@ class _Promotion:
 
     def _attempt(self, wish: StateRequest) -> None:
         self._wish = wish
-        self._requests.retrying(self._volume, wish, self._answered)
+        self._requests.retrying(self._volume, wish, self._answered, with_peer=self._with_peer)
 
     def _answered(self, code: Code) -> None:
         disk, wish = self._volume.state.disk, self._wish

@@ -59,13 +59,18 @@ class StateRequests:
     def __init__(self, ctx: Context, tear_down: Callable[[str], None]) -> None:
         self._ctx = ctx
         self._tear_down = tear_down
-        self._asked: tuple[Volume, StateRequest, Then] | None = None
+        self._asked: tuple[Volume, StateRequest, Then, bool] | None = None
         self._leaving: Callable[[Code], None] | None = None
 
     # -- ours ---------------------------------------------------------------------------------
 
-    def request(self, volume: Volume, wish: StateRequest, then: Then) -> None:
-        """Carry a change out, with the peer's consent where it is needed."""
+    def request(
+        self, volume: Volume, wish: StateRequest, then: Then, *, with_peer: bool = False
+    ) -> None:
+        """Carry a change out, with the peer's consent where it is needed.
+
+        with_peer: never without it, also if the peer is lost while it is asked.
+        """
         wanted = apply_mask(volume.state, wish.mask, wish.val)
         verdict = self._ctx.states.judge(volume, wanted)
         if not isinstance(verdict, Accepted):
@@ -73,11 +78,14 @@ class StateRequests:
         elif verdict.state == volume.state:
             then(Code.NOTHING_TO_DO)
         elif not is_cluster_wide(volume.state, verdict.state):
+            if with_peer:
+                then(Code.NEED_CONNECTION)
+                return
             then(self._ctx.states.propose(volume, wanted, "administrator"))
         elif self._asked is not None or self._leaving is not None:
             then(Code.CONCURRENT_ST_CHG)
         else:
-            self._asked = (volume, wish, then)
+            self._asked = (volume, wish, then, with_peer)
             self._await_answer()
             self._ctx.peer.send(
                 Cmd.P_STATE_CHG_REQ, StateChange(wish.mask, wish.val), volume.number
@@ -99,7 +107,9 @@ class StateRequests:
 
         self._ctx.timers.set("state-request", tenths * TENTH_NS, late)
 
-    def retrying(self, volume: Volume, wish: StateRequest, then: Then) -> None:
+    def retrying(
+        self, volume: Volume, wish: StateRequest, then: Then, *, with_peer: bool = False
+    ) -> None:
         """Request a change; while it is refused as transient, try again after the state moved."""
         give_up_ns = self._ctx.now_ns() + TRANSIENT_TRIES_NS
 
@@ -118,19 +128,19 @@ class StateRequests:
                 if volume.handshaking and not late:
                     return False
                 self._ctx.timers.cancel(name)
-                self.request(volume, wish, answered)
+                self.request(volume, wish, answered, with_peer=with_peer)
                 return True
 
             self._ctx.timers.set(name, SECOND_NS, lambda: None)
             self._ctx.when(again)
 
-        self.request(volume, wish, answered)
+        self.request(volume, wish, answered, with_peer=with_peer)
 
     def on_reply(self, volume: Volume, reply: StateReply) -> None:
         """P_STATE_CHG_REPLY: the peer's consent or refusal."""
         if self._asked is None or self._asked[0] is not volume:
             return  # an answer to nothing satisfies nothing
-        _, wish, then = self._asked
+        _, wish, then, _ = self._asked
         self._asked = None
         self._ctx.timers.cancel("state-request")
         if reply.retcode < Code.SUCCESS:
@@ -176,9 +186,9 @@ class StateRequests:
         """Nobody is left to ask: the change is made alone if it still may be."""
         self._ctx.timers.cancel("state-request")
         if self._asked is not None:
-            volume, wish, then = self._asked
+            volume, wish, then, with_peer = self._asked
             self._asked = None
-            self._ctx.defer(lambda: self.request(volume, wish, then))
+            self._ctx.defer(lambda: self.request(volume, wish, then, with_peer=with_peer))
         if self._leaving is not None:
             leaving, self._leaving = self._leaving, None
             self._ctx.defer(lambda: leaving(Code.NEED_CONNECTION))

@@ -77,6 +77,8 @@ class Volume:
         self.resyncs_leftover_bits = False
         """The peer said on this connection that it does so, too."""
         self.consider_resync = False
+        self.handover_flags = 0
+        """What every P_UUIDS says while the Primary role moves: UUID_FLAG_HANDS_OVER, ..."""
         self.discard_my_data = False
         self.changes_sent = 0
         """Out-of-sync bits told in our last P_UUIDS (the "changes" of a split brain)."""

@@ -154,6 +154,7 @@ class Settings:
     """
 
     nbd_listen: tuple[str, ...] = ()  # host:port, [ipv6]:port, unix:/path
+    nbd_peer: tuple[str, ...] = ()  # the same, of the other node
     metrics_listen: str = ""  # host:port, "" for none
     durability: str = "disk"
     run_dir: str = ""
@@ -162,6 +163,7 @@ class Settings:
     nbd_handshake_timeout: int = 10  # s
     nbd_requests_max: int = 128  # of one connection, in flight
     nbd_bytes_max: int = 64  # MiB; of one connection, in flight
+    nbd_total_bytes_max: int = 512  # MiB; of all connections
     nbd_tls: str = "off"  # off, on, require
     nbd_tls_certificates: str = ""
     nbd_tls_verify_peer: bool = False

@@ -1,8 +1,9 @@
 """A volume as a block device of this machine: the kernel's /dev/nbdX, or a file of FUSE in a loop.
 
 Both are made of the daemon's own NBD socket by a helper that lives on beside it: ``python -m
-nbd.attach`` (which connects again when the daemon was restarted), or nbdfuse (which can't). What
-was made is noted in the run directory. Links: the ``device`` of the configuration, and
+nbd.attach``, or nbdfuse behind ``python -m nbd.relay``. Both helpers connect again when the daemon
+was restarted; the relay also to the other node, where the settings say how to reach it. What was
+made is noted in the run directory. Links: the ``device`` of the configuration, and
 /dev/drbd/by-res/RES/VOL. Raises AdminError. Needs root.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from nbd.address import parse_listen
 from nbd.sysfs import LinkExistsError, indexes_of, make_link, remove_link, used_by
 from replblk.model.config import Resource, Settings
 from replblk.model.errors import AdminError
@@ -40,6 +42,7 @@ class BlockDevice:
     ) -> None:
         self._settings = settings
         self._name = f"{resource.name}/{number}"
+        self._node = resource.local.names[0]
         self._identifier = f"replblk:{self._name}"
         self._uri = f"nbd+unix:///{number}?socket={quote(str(files.nbd))}"
         self._links = [
@@ -48,6 +51,11 @@ class BlockDevice:
         ]
         self._nbd_pid = files.folder / f"nbd-{number}.pid"
         self._fuse_pid = files.folder / f"fuse-{number}.pid"
+        self._elsewhere = [_uri_of(address, number) for address in settings.nbd_peer]
+        self._relay_pid = files.folder / f"relay-{number}.pid"
+        self._relay_socket = files.folder / f"relay-{number}.sock"
+        self._relay_log = files.folder / f"relay-{number}.log"
+        self._follows = files.folder / f"relay-{number}.follows"
         self._log = files.folder / f"device-{number}.log"
         self._mount = files.folder / f"fuse-{number}"
         self._loop = files.folder / f"fuse-{number}.loop"
@@ -132,8 +140,10 @@ class BlockDevice:
             if shutil.which(program) is None:
                 raise AdminError(f"{self._name}: needs {program} (Debian: {package})", EXIT_FAILED)
         self._mount.mkdir(exist_ok=True)
-        self._spawn(self._fuse_pid, ["nbdfuse", str(self._mount / "nbd"), self._uri])
         try:
+            self._start_relay()
+            uri = f"nbd+unix:///?socket={quote(str(self._relay_socket))}"
+            self._spawn(self._fuse_pid, ["nbdfuse", str(self._mount / "nbd"), uri])
             self._await_file()
             path = self._run("losetup", "--find", "--show", str(self._mount / "nbd")).strip()
             self._loop.write_text(path)
@@ -144,10 +154,13 @@ class BlockDevice:
             raise AdminError(f"{self._name}: {error}", EXIT_FAILED) from error
         return path
 
-    def detach_fuse(self) -> bool:
-        """End the device; False if there is none."""
+    def detach_fuse(self, *, force: bool = False) -> bool:
+        """End the device; False if there is none. force: whoever uses it waits for no daemon any
+        more and gets I/O errors; in use by a mount, it is ended by the next call."""
         if not _is_there(self._mount):
             return False
+        if force:
+            self._end(self._relay_pid, signal.SIGTERM)
         if self._loop.exists():
             self._check_unused(Path(self._loop.read_text()).name)
         self._tear_down_fuse()
@@ -161,10 +174,27 @@ class BlockDevice:
                 remove_link(link, path)
             self._run("losetup", "--detach", path)
             self._loop.unlink()
+        # All that the loop device was given is answered. Should nobody serve now, nothing waits.
+        self._end(self._relay_pid, signal.SIGTERM)
         if _is_mounted(self._mount):
             self._run("umount", str(self._mount))
         self._end(self._fuse_pid, signal.SIGTERM)
+        self._follows.unlink(missing_ok=True)
         self._mount.rmdir()
+
+    def _start_relay(self) -> None:
+        """What nbdfuse can't: connect again, and ask again what was not answered."""
+        own = (sys.executable, "-P", "-m", "nbd.relay", "--unix", str(self._relay_socket))
+        self._spawn(self._relay_pid, [*own, self._uri, *self._elsewhere], self._relay_log)
+        deadline_s = time.monotonic() + READY_S
+        while not self._relay_socket.exists():
+            if _ended(self._relay_pid) or time.monotonic() > deadline_s:
+                said = self._relay_log.read_text(errors="replace").strip().splitlines()
+                text = said[-1] if said else f"no relay after {READY_S:g} s"
+                raise AdminError(text.removeprefix("python -m nbd.relay: "), EXIT_FAILED)
+            time.sleep(POLL_S)
+        if self._elsewhere:
+            self._follows.touch()
 
     def _await_file(self) -> None:
         deadline_s = time.monotonic() + READY_S
@@ -174,6 +204,16 @@ class BlockDevice:
             time.sleep(POLL_S)
 
     # -- both ---------------------------------------------------------------------------------
+
+    def keeps_here(self) -> str:
+        """Why the volume can't be served by the other node while the device is there; "" if it
+        can, or if there is none."""
+        if _ended(self._nbd_pid) and (_ended(self._fuse_pid) or self._follows.exists()):
+            return ""
+        return (
+            f"{self._name} is a block device of {self._node}: end it there first (detach-nbd, "
+            "detach-fuse), or name the other node's NBD server (nbd_peer) before attach-fuse"
+        )
 
     def _check_none(self) -> None:
         if self.is_minded():
@@ -187,8 +227,8 @@ class BlockDevice:
         if users:
             raise AdminError(f"{self._name}: /dev/{name} is in use: {users}", EXIT_IN_USE)
 
-    def _spawn(self, pid_file: Path, command: Sequence[str]) -> None:
-        with self._log.open("wb") as log:
+    def _spawn(self, pid_file: Path, command: Sequence[str], log_file: Path | None = None) -> None:
+        with (log_file or self._log).open("wb") as log:
             helper = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -223,6 +263,14 @@ class BlockDevice:
         if "no NBD devices" in text:
             text += f"; or 'replblk attach-fuse {self._name}'"
         return text
+
+
+def _uri_of(address: str, number: int) -> str:
+    """Volume *number* at another daemon's listener."""
+    found = parse_listen(address)
+    if found.path:
+        return f"nbd+unix:///{number}?socket={quote(found.path)}"
+    return f"nbd://{found}/{number}"
 
 
 def _ended(pid_file: Path) -> bool:

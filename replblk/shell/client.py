@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from replblk.engine.ports import Answer, Buffer, ClientRequest, Command
+from replblk.shell.doorkeeper import Door
 from replblk.shell.turns import EventSink
 
 RequestDone = Callable[[int, "Buffer | None"], None]
@@ -63,6 +64,8 @@ class Clients:
         self._commands: dict[int, CommandDone] = {}
         self._replies: list[tuple[RequestDone, int, Buffer | None]] = []
         self._answers: list[tuple[CommandDone, Answer]] = []
+        self.door: Door | None = None
+        """Who lets clients in; without, nobody has to be sent away."""
 
     @property
     def requests_in_flight(self) -> int:
@@ -145,6 +148,15 @@ class Clients:
     def answer(self, command: int, answer: Answer) -> None:
         """The node answers a command."""
         self._answers.append((self._commands.pop(command), answer))
+
+    def send_away(self, volume: int) -> str:
+        """The volume's clients are to go, and nobody is let in."""
+        return self.door.send_away(volume) if self.door is not None else ""
+
+    def let_in(self, volume: int) -> None:
+        """As before."""
+        if self.door is not None:
+            self.door.let_in(volume)
 
     def end_step(self) -> None:
         """Hand out what the step answered."""

@@ -33,6 +33,7 @@ VERBS: dict[str, Options] = {
     "disconnect": FORCE,
     "primary": FORCE,
     "secondary": {},
+    "switchover": {"to_peer": bool, "timeout_s": int},
     "invalidate": {},
     "invalidate-remote": {},
     "outdate": {},

@@ -35,6 +35,7 @@ from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
 from replblk.shell.device_sizes import DeviceSizes
 from replblk.shell.disks import FileDisks
+from replblk.shell.doorkeeper import Doorkeeper
 from replblk.shell.handler_processes import HandlerProcesses
 from replblk.shell.kept_roles import KeptRoles
 from replblk.shell.links import TcpLinks
@@ -165,6 +166,9 @@ class Daemon:
         self._devices = {n: BlockDevice(resource, n, files, settings) for n in volumes}
         sizes = DeviceSizes(volumes, self._node.size_bytes, self._on_resized)
         self._turns.after_step(sizes.look)
+        self._clients.door = Doorkeeper(
+            self._nbd, exports.volume_of, lambda volume: self._devices[volume].keeps_here()
+        )
         self._metrics = MetricsServer(MetricsPage(self._node.status, self._latencies).text)
         self._control = ControlServer(self._on_request)
         self._ended: asyncio.Future[int] = loop.create_future()

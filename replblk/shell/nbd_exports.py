@@ -135,6 +135,11 @@ class VolumeExports:
         self._node.close_device(volume)
         self._wake()
 
+    def volume_of(self, name: str) -> int | None:
+        """The volume that an export's name means; None if there is none of that name."""
+        found = self._volume_of(name)
+        return None if isinstance(found, Refused) else found
+
     def _volume_of(self, name: str) -> int | Refused:
         if name == "":
             if 0 in self._volumes:

@@ -31,6 +31,7 @@ def nbd_server(exports: Exports, settings: Settings, soon: Soon | None = None) -
         handshake_s=settings.nbd_handshake_timeout,
         requests_max=settings.nbd_requests_max,
         bytes_max=settings.nbd_bytes_max << 20,
+        total_bytes_max=settings.nbd_total_bytes_max << 20,
         tls=tls_context(settings),
         tls_required=settings.nbd_tls == "require",
         soon=soon,

@@ -115,6 +115,10 @@ class Machine:
         """What handlers do, by name, where that is more than to end; called inside the step."""
         self.handler_calls: list[HandlerCall] = []
         """The handlers called so far, in order, in all lives."""
+        self.sent_away: set[int] = set()
+        """Volumes whose clients the node wants gone, and none let in."""
+        self.keeps_clients = ""
+        """Not "": why they can't be sent away."""
         self.clock_shift_ns = 0
         """How far the monotonic clock has jumped ahead so far."""
         self.told: deque[str] = deque(maxlen=200)
@@ -141,6 +145,7 @@ class Machine:
         assert self.life is None, f"{self.name} runs already"
         self.lives += 1
         self.powered = True
+        self.sent_away.clear()
         self.life = Life(self, self.lives)
         self.states = {v.number: State() for v in self.resource.local.volumes}
         for drive in self.drives.values():
@@ -372,6 +377,18 @@ class _SimClients:
         """A command is done."""
         if not self._life.dead:
             self._life.machine._on_answer(command, answer)
+
+    def send_away(self, volume: int) -> str:
+        """Whoever plays the clients looks at ``sent_away`` and lets them go."""
+        machine = self._life.machine
+        if not self._life.dead and not machine.keeps_clients:
+            machine.sent_away.add(volume)
+        return machine.keeps_clients
+
+    def let_in(self, volume: int) -> None:
+        """They may come back."""
+        if not self._life.dead:
+            self._life.machine.sent_away.discard(volume)
 
 
 class _SimObserver:

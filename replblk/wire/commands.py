@@ -50,6 +50,11 @@ UUID_FLAG_INCONSISTENT = 4
 UUID_FLAG_SKIP_INITIAL_SYNC = 8
 UUID_FLAG_LEFTOVER_BITS = 1 << 63
 """Not DRBD's, which passes over it: equal generations with bits set are resynced by bitmap."""
+UUID_FLAG_HANDS_OVER = 1 << 62
+UUID_FLAG_TAKES_OVER = 1 << 61
+UUID_FLAG_DOES_NOT = 1 << 60
+UUID_FLAG_ASKS_FOR_ROLE = 1 << 59
+"""Not DRBD's either: what two replblk nodes say while the Primary role moves, and only then."""
 
 DDSF_FORCED = 1
 DDSF_NO_RESYNC = 2

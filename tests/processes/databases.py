@@ -150,6 +150,7 @@ class DatabaseRounds:
         for node in victims:
             self.pair.kill(node)
         time.sleep(self._chance.random() * 0.2)
+        self._volume.give_up()
         self._database.kill()
         writing.join()
         self._volume.leave()
@@ -182,6 +183,7 @@ class DatabaseRounds:
     def end(self) -> None:
         """Nothing is left, whatever happened."""
         self._stopping = True
+        self._volume.give_up()
         try:
             self._database.kill()
         finally:

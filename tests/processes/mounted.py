@@ -58,6 +58,11 @@ class Mounted:
         _run("e2fsck", "-fn", self._path)
         _run("mount", self._path, str(self.mount))
 
+    def give_up(self) -> None:
+        """Its server is dead and will not be waited for: users get errors from now on."""
+        if self._node:
+            self._pair.site.replblk(self._node, "detach-fuse", "--force", "r0")
+
     def leave(self) -> None:
         """Unmount and end the device, whether its server lives or not. Twice does no harm."""
         if os.path.ismount(self.mount):
@@ -68,6 +73,7 @@ class Mounted:
 
     def end(self) -> None:
         """The same after a failure, when anything may be in the way."""
+        self.give_up()
         try:
             if os.path.ismount(self.mount):
                 subprocess.run(["umount", "--lazy", str(self.mount)], check=False)

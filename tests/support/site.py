@@ -50,9 +50,11 @@ class Site:
                 file.truncate(size_bytes)
 
     def command(self, node: str, *arguments: str) -> list[str]:
-        """The command line of ``replblk`` as *node*."""
+        """The command line of ``replblk`` as *node*, with the settings ``NODE.toml`` if any."""
+        own = self.folder / f"{node}.toml"
         return [
             *(sys.executable, "-P", "-m", "replblk.cli", "--config", str(self.config)),
+            *(("--settings", str(own)) if own.exists() else ()),
             *("--node", node, "--run-dir", str(self.folder / node), *arguments),
         ]
 

@@ -48,7 +48,7 @@ WORLD_MODULES = frozenset(
 WORLD_MODULES_OF = {"replblk.admin": {"pathlib", "glob"}}
 """Configuration files include others by pattern."""
 ONE_PLACE = {
-    "uvloop": ("replblk/shell/daemon.py", "nbd/__main__.py"),
+    "uvloop": ("replblk/shell/daemon.py", "nbd/loops.py"),
     "construct": ("replblk/wire/", "replblk/meta/", "nbd/"),
     "crcmod": ("replblk/meta/al_transaction.py",),
     "google_crc32c": ("replblk/wire/auth.py",),
@@ -64,6 +64,7 @@ ENTRY_POINTS = {
     "replblk.admin.options_page",  # make docs
     "nbd.__main__",
     "nbd.attach",  # how replblk/shell/block_devices.py starts it
+    "nbd.relay",  # the same
     "nbd.dial",  # for users of the package: what an NBD URI names
 }
 LINES_MAX = 500

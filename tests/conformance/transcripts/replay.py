@@ -385,6 +385,12 @@ class Replay:
         if answer.exit_code:
             self.errors.append(f"command {command}: {answer.text}")
 
+    def send_away(self, volume: int) -> str:
+        return f"a recorded conversation has no clients of volume {volume}"
+
+    def let_in(self, volume: int) -> None:
+        """Nobody waits."""
+
     def notice(self, notice: Notice) -> None:
         if isinstance(notice, StateChanged):
             new = notice.new

@@ -20,6 +20,7 @@ def test_an_empty_file_means_the_defaults() -> None:
 def test_every_setting_can_be_given() -> None:
     text = b"""
 nbd_listen = ["127.0.0.1:10809", "[::1]:10809", "unix:/run/nbd.sock"]
+nbd_peer = ["[::2]:10809"]
 metrics_listen = "0.0.0.0:9942"
 durability = "kernel"
 run_dir = "/run/x"
@@ -28,6 +29,7 @@ nbd_half_open_max = 9
 nbd_handshake_timeout = 10
 nbd_requests_max = 11
 nbd_bytes_max = 12
+nbd_total_bytes_max = 64
 nbd_tls = "require"
 nbd_tls_certificates = "/etc/pki"
 nbd_tls_verify_peer = true
@@ -38,6 +40,7 @@ log_level = "debug"
 """
     assert parse_settings(text, "replblk.toml") == Settings(
         nbd_listen=("127.0.0.1:10809", "[::1]:10809", "unix:/run/nbd.sock"),
+        nbd_peer=("[::2]:10809",),
         metrics_listen="0.0.0.0:9942",
         durability="kernel",
         run_dir="/run/x",
@@ -46,6 +49,7 @@ log_level = "debug"
         nbd_handshake_timeout=10,
         nbd_requests_max=11,
         nbd_bytes_max=12,
+        nbd_total_bytes_max=64,
         nbd_tls="require",
         nbd_tls_certificates="/etc/pki",
         nbd_tls_verify_peer=True,

@@ -24,15 +24,16 @@ from tests.support.nbd_served import LOOPS, served
 
 MIB = 1 << 20
 GROWTH_MAX = 64 * MIB
-"""What a server may grow by under attack, its disk of 16 MiB included."""
+"""What a server may grow by under attack, its disk of 64 MiB included where it is written."""
 
 
 class Victim:
     """``python -m nbd`` on a unix socket."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str, growth_max: int = GROWTH_MAX) -> None:
         self.path = str(folder / "nbd.sock")
-        command = [sys.executable, "-m", "nbd", "--memory", "16M", "--unix", self.path]
+        self.growth_max = growth_max
+        command = [sys.executable, "-m", "nbd", "--memory", "64M", "--unix", self.path, *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline().startswith("nbd+unix:")
@@ -61,7 +62,7 @@ class Victim:
             client.write(0, b"alive")
             assert client.read(0, 5) == b"alive"
             client.disc()
-        assert self.resident - self.begin < GROWTH_MAX
+        assert self.resident - self.begin < self.growth_max
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -135,6 +136,79 @@ def test_clients_that_ask_and_never_read(victim: Victim) -> None:
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:
             victim.serves()
+
+
+def test_payloads_that_are_never_finished_share_one_limit(tmp_path: Path) -> None:
+    """60 clients send 24 MiB each and keep the last byte: 1440 MiB, where 128 are allowed. A client
+    that needs no more than its share is served all the while."""
+    victim = Victim(tmp_path, "--total-bytes", "128M", growth_max=192 * MIB)
+    try:
+        with contextlib.ExitStack() as stack:
+            socks = []
+            for _ in range(60):
+                sock = stack.enter_context(victim.connect())
+                sock.sendall(CLIENT_FLAGS + go("memory") + request(Command.WRITE, 0, 24 * MIB))
+                sock.setblocking(False)
+                socks.append(sock)
+            piece = bytes(MIB)
+            sent = dict.fromkeys(socks, 0)
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline:
+                for sock in socks:
+                    room = 24 * MIB - 1 - sent[sock]
+                    with contextlib.suppress(OSError):  # it is full, or was let go
+                        sent[sock] += sock.send(piece[:room]) if room else 0
+                victim.serves()
+            print(f"grown by {(victim.resident - victim.begin) / MIB:.0f} MiB")
+            assert victim.resident - victim.begin < 192 * MIB
+    finally:
+        victim.end()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_replies_nobody_takes_are_counted_and_let_go(loop: str) -> None:
+    """Four clients ask for much and read nothing: together they hold what is allowed, and end."""
+    exports = MemoryExports.single(16 * MIB, "memory")
+    exports.disks["memory"].put(0, random.Random(1).randbytes(16 * MIB))
+    options = {"total_bytes_max": 64 * MIB, "connections_max": 16, "linger_s": 2}
+    with served(exports, loop, **options) as server, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.connect(server.path)
+            sock.sendall(CLIENT_FLAGS + go("memory") + request(Command.READ, 0, 16 * MIB) * 20)
+        server.wait_until(lambda: server.server.budget.held_bytes > 32 * MIB)
+        with server.connect() as client:
+            client.open("memory")
+            for at in range(50):
+                assert len(client.read(at * 4096, 4096)) == 4096
+                assert server.run(lambda: server.server.budget.held_bytes) <= 96 * MIB
+            for _ in range(4):  # more than its share: it waits until they are let go
+                assert len(client.read(0, 16 * MIB)) == 16 * MIB
+        stack.close()
+        server.wait_until(lambda: server.server.budget.held_bytes == 0)
+        assert server.run(lambda: server.server.connections) == 0
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_slow_disk_is_nobodys_fault(loop: str) -> None:
+    """Clients whose requests the disk does not answer are not let go, however many wait."""
+    exports = MemoryExports.single(16 * MIB, "memory")
+    disk = exports.disks["memory"]
+    options = {"total_bytes_max": 64 * MIB, "connections_max": 64, "linger_s": 0.5}
+    with served(exports, loop, **options) as server, contextlib.ExitStack() as stack:
+        server.run(disk.hold)
+        clients = [stack.enter_context(server.connect()) for _ in range(6)]
+        for client in clients:
+            client.open("memory")
+            client.submit_read(0, 16 * MIB)
+            client._exchange()
+        server.wait_until(lambda: disk.held == 4)
+        time.sleep(2.5)
+        assert server.run(lambda: server.server.connections) == 6
+        server.run(disk.release)
+        for client in clients:
+            (answer,) = client.collect(1)
+            assert len(answer.data) == 16 * MIB
 
 
 STAGES = {
@@ -211,3 +285,24 @@ def test_a_server_that_holds_its_clients_greets_them_once_it_lets_go() -> None:
                 assert sock.recv(8) == b"NBDMAGIC"
             with server.connect() as client:
                 assert client.info("memory").size == MIB
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_end_does_not_wait_for_a_client_that_left_requests_behind(loop: str) -> None:
+    """It closed its side while its request was in flight, and the disk never answers."""
+    exports = MemoryExports.single(MIB, "memory")
+    disk = exports.disks["memory"]
+    with (
+        served(exports, loop) as server,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock,
+    ):
+        server.run(disk.hold)
+        sock.connect(server.path)
+        sock.sendall(CLIENT_FLAGS + go("memory") + request(Command.READ, 0, 512))
+        server.wait_until(lambda: disk.held == 1)
+        sock.shutdown(socket.SHUT_WR)
+        server.wait_until(lambda: all(c._ending for c in server.server._connections))
+        began = time.monotonic()
+        server.run(lambda: server.server.close(grace_s=0.1))
+        assert time.monotonic() - began < 5
+        server.run(disk.release)
