@@ -24,6 +24,7 @@ from nbd.address import AddressError, parse_uri
 from nbd.client import NbdError
 from nbd.kernel_device import BLOCK_SIZES, EndedError, KernelDevice, Wish
 from nbd.netlink import KernelError
+from nbd.reclaim import spare_this_process
 from nbd.sysfs import LinkExistsError
 from nbd.tls import TlsError
 
@@ -44,18 +45,21 @@ def main() -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGWINCH):
         signal.signal(number, on_signal)
+    refused = spare_this_process()
     try:
         parse_uri(told.uri)
         device = KernelDevice(told.uri, told.identifier or told.uri, wish, told.link, told.index)
         device.start()
         print(device.path, flush=True)
+        for what in refused:
+            print(f"python -m nbd.attach: {what}", file=sys.stderr, flush=True)
         while device.mind():
             asked, wishes[:] = set(wishes), []
             if asked & {signal.SIGTERM, signal.SIGINT}:
                 try:
                     device.end()
-                except KernelError as refused:
-                    print(f"python -m nbd.attach: {refused}", file=sys.stderr, flush=True)
+                except KernelError as used:
+                    print(f"python -m nbd.attach: {used}", file=sys.stderr, flush=True)
                 else:
                     return 0
             elif asked:

@@ -83,11 +83,11 @@ class BlockDevice:
         self._spawn(self._nbd_pid, command)
         deadline_s = time.monotonic() + READY_S
         while time.monotonic() < deadline_s:
-            said = self._log.read_text(errors="replace")
-            if said.startswith("/dev/nbd") and said.endswith("\n"):
-                return said.split()[0]
+            if path := self._told_path():
+                return path
             if _ended(self._nbd_pid):
                 self._nbd_pid.unlink(missing_ok=True)
+                said = self._log.read_text(errors="replace")
                 raise AdminError(f"{self._name}: {self._advised(said)}", EXIT_FAILED)
             time.sleep(POLL_S)
         self._end(self._nbd_pid, signal.SIGKILL)
@@ -98,9 +98,16 @@ class BlockDevice:
         if _ended(self._nbd_pid):
             self._nbd_pid.unlink(missing_ok=True)
             return self._end_unminded()
-        self._check_unused(Path(self._log.read_text().split()[0]).name)
+        if path := self._told_path():
+            self._check_unused(Path(path).name)
         self._end(self._nbd_pid, signal.SIGTERM)
         return True
+
+    def _told_path(self) -> str:
+        """The device, once its helper has said that it is there."""
+        lines = self._log.read_text(errors="replace").splitlines(keepends=True)
+        found = [line.strip() for line in lines if line.startswith("/dev/") and line[-1] == "\n"]
+        return found[0] if found else ""
 
     def _end_unminded(self) -> bool:
         """End devices whose helper was killed."""

@@ -20,6 +20,7 @@ from resource import RLIMIT_CORE, getrlimit, setrlimit
 
 import uvloop
 
+from nbd.reclaim import spare_this_process
 from replblk import __version__
 from replblk.admin.addresses import parse_tcp
 from replblk.admin.messages import Reply, Request
@@ -110,11 +111,15 @@ class Daemon:
         self, resource: Resource, settings: Settings, files: RunFiles, lock: DaemonLock
     ) -> None:
         loop = asyncio.get_running_loop()
+        # Before any thread begins, for threads inherit it.
+        refused = [] if settings.nbd_device == "no" else spare_this_process()
         self._loop = loop
         self._settings = settings
         self._files = files
         self._lock = lock
         self._log = LogObserver(resource)
+        for what in refused:
+            self._log.warn(f"the machine may stand still when its memory is short: {what}")
         self._roles = KeptRoles(files.roles, enabled=settings.resume_primary)
         self._resuming = set(self._roles.primary)
         self._latencies = Latencies()

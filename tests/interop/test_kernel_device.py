@@ -33,6 +33,8 @@ nbd_device_connections = {CONNECTIONS}
 nbd_device_block_size = 512
 resume_primary = true
 """
+PF_MEMALLOC_NOIO = 0x80000
+"""linux/sched.h: memory for this process never waits for pages to be written."""
 LINKS = ("/dev/drbd0", "/dev/drbd/by-res/r0/0")
 HELD = "State change failed: (-12) Device is held open by someone"
 FIO = (
@@ -115,8 +117,9 @@ def pair_of_nodes(machine: NbdGuest) -> Nodes:
 @pytest.fixture
 def nodes(pair_of_nodes: Nodes) -> Iterator[Nodes]:
     """Without a device before and after, whatever a test did."""
-    yield pair_of_nodes
     machine = pair_of_nodes.machine
+    machine.mark()
+    yield pair_of_nodes
     machine.sh("umount /mnt; killall sleep fio")
     for node in ("alpha", "beta"):
         status, text = pair_of_nodes.replblk(node, "secondary", "r0")
@@ -135,6 +138,11 @@ def test_made_on_primary_refused_while_held_ended_on_secondary(nodes: Nodes) -> 
     )
     with_listener = CONNECTIONS + 1
     assert shown.split() == ["replblk:r0/0", "512", "2000", "0", str(with_listener)]
+    for process in ("pid", "nbd-0.pid"):
+        pid = machine.check(f"cat {FOLDER}/alpha/r0/{process}").strip()
+        stat, score = machine.check(f"cd /proc/{pid}; cat stat oom_score_adj").splitlines()
+        assert int(stat.rpartition(")")[2].split()[6]) & PF_MEMALLOC_NOIO, "it writes the pages"
+        assert score == "-1000"
     assert nodes.run("alpha", "primary", "r0").strip() == "", "it is Primary and has its device"
     machine.check("mkfs.ext4 -q /dev/drbd0 && mount -t ext4 /dev/drbd0 /mnt", 120)
     machine.check(FIO.format("/mnt/fio", "8M"), 120)

@@ -96,6 +96,7 @@ class Device:
 def device(machine: NbdGuest) -> Iterator[Device]:
     """Ended after the test, whether its server is still there or not."""
     machine.load_commands()
+    machine.mark()
     made = Device(machine)
     yield made
     if made.pid:
