@@ -30,7 +30,7 @@ from replblk.meta.layout import Layout
 from replblk.model.vocabulary import ConnState, DiskState
 from replblk.sim.register import Register, value_of
 from replblk.sim.store import SECTOR_BYTES, Pages, Store, differing_pages
-from tests.processes.pair import NODES, RealPair, synced_pages
+from tests.processes.pair import NODES, RealPair, end_in_order_on_sigterm, synced_pages
 from tests.processes.writer import Logged, Writer
 from tests.support.lab import Lab
 from tests.support.site import until
@@ -337,6 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--writes", type=int, default=60, help="of one step of a story")
     parser.add_argument("--port", type=int, default=17310)
     args = parser.parse_args(arguments)
+    end_in_order_on_sigterm()
     began = time.monotonic()
     outcomes: Counter[str] = Counter()
     for seed in range(args.seed, args.seed + args.stories):

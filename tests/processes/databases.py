@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from tests.processes.database_kinds import KINDS, Database, GoneError
 from tests.processes.mounted import Mounted, missing
-from tests.processes.pair import NODES, PATIENCE_S, RealPair
+from tests.processes.pair import NODES, PATIENCE_S, RealPair, end_in_order_on_sigterm
 from tests.support.site import until
 
 KILLS = ("primary", "both", "secondary")
@@ -201,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=17340)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     args = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    end_in_order_on_sigterm()
     for name in args.kinds:
         database = KINDS[name]()
         why = missing() or database.missing()

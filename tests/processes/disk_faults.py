@@ -24,7 +24,7 @@ from pathlib import Path
 
 from replblk.model.units import SECTOR_BYTES
 from tests.processes.fault_disk import FOREVER, Fault, FaultDisks, FuseDisks, PreloadDisks
-from tests.processes.pair import NODES, PATIENCE_S, RealPair
+from tests.processes.pair import NODES, PATIENCE_S, RealPair, end_in_order_on_sigterm
 from tests.processes.writer import Writer
 from tests.support.site import until
 
@@ -174,6 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=17360)
     args = parser.parse_args(arguments)
+    end_in_order_on_sigterm()
     ways = [False, True] if os.geteuid() == 0 and Path("/dev/fuse").exists() else [False]
     if len(ways) == 1:
         print("without root and FUSE: io_uring is left out")

@@ -192,10 +192,14 @@ class FuseDisks:
         self._loops: dict[str, Any] = {}
         self._helpers: list[subprocess.Popen[bytes]] = []
         text = pair.site.config.read_text()
-        for node in NODES:
-            image = pair.folder / f"{node}.img"
-            text = text.replace(str(image), str(self._mount(node) / "nbd"))
-            self._serve(node, image.read_bytes())
+        try:
+            for node in NODES:
+                image = pair.folder / f"{node}.img"
+                text = text.replace(str(image), str(self._mount(node) / "nbd"))
+                self._serve(node, image.read_bytes())
+        except BaseException:
+            self.close()
+            raise
         pair.site.config.write_text(text)
 
     def _mount(self, node: str) -> Path:

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from nbd.client import NbdError
-from tests.processes.pair import NODES, PATIENCE_S, RealPair
+from tests.processes.pair import NODES, PATIENCE_S, RealPair, end_in_order_on_sigterm
 from tests.processes.writer import Writer
 from tests.support.site import until
 from tests.support.tools import need
@@ -53,6 +53,9 @@ class Points:
         chance = random.Random(f"points/{victim}")
         blocks = sorted({chance.randrange(size // 8) for _ in range(60)})
         self.writer = Writer(f"points/{victim}", size, blocks)
+
+    def start(self) -> None:
+        """The node that nothing happens to."""
         self.pair.start(self.other)
         self.pair.answers(self.other)
 
@@ -132,12 +135,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=17320)
     parser.add_argument("--victims", nargs="+", choices=list(NODES), default=["beta", "alpha"])
     args = parser.parse_args(arguments)
+    end_in_order_on_sigterm()
     began, hits = time.monotonic(), 0
     for victim in args.victims:
         with tempfile.TemporaryDirectory(prefix="replblk-points-") as folder:
             points = Points(Path(folder), args.port, victim, args.fault)
             number, done = args.first, 0
             try:
+                points.start()
                 while done < args.limit and points.hit_at(number):
                     number += args.every
                     done += 1

@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.processes.pair import NODES, PATIENCE_S, RealPair
+from tests.processes.pair import NODES, PATIENCE_S, RealPair, end_in_order_on_sigterm
 from tests.processes.writer import Writer
 from tests.support.site import until
 
@@ -38,6 +38,9 @@ class Rounds:
         self.primary = "alpha"
         self.counts = dict.fromkeys(KINDS, 0)
         self.verified = 0
+
+    def start(self) -> None:
+        """Both nodes, alpha Primary."""
         for node in NODES:
             self.pair.start(node)
         self.pair.connected()
@@ -106,10 +109,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=17300)
     args = parser.parse_args(arguments)
+    end_in_order_on_sigterm()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="replblk-kill-") as folder:
         rounds = Rounds(Path(folder), args.port, args.seed)
         try:
+            rounds.start()
             for number in range(1, args.rounds + 1):
                 rounds.round()
                 if number % 10 == 0:

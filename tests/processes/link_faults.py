@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.processes.link_proxy import ProxiedSite, Proxy, Trouble
-from tests.processes.pair import NODES, PATIENCE_S, RealPair
+from tests.processes.pair import NODES, PATIENCE_S, RealPair, end_in_order_on_sigterm
 from tests.processes.writer import Writer
 from tests.support.site import until
 
@@ -131,6 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=17370)
     args = parser.parse_args(arguments)
+    end_in_order_on_sigterm()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="replblk-links-") as folder:
         faults = LinkFaults(Path(folder), args.port, args.seed)

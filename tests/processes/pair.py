@@ -25,6 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 GENERATION = 0x1234_5678_9ABC_DEF0
 
 
+def end_in_order_on_sigterm() -> None:
+    """For long runs: SIGTERM ends them as an error would, so that no daemon is left behind."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+
+
 def synced_pages(size_bytes: int) -> dict[int, bytes]:
     """The pages of a backing device as a pair in sync leaves it; the rest is zeroes."""
     network = build_pair(World(1), Options(seed=1, device_bytes=size_bytes))
@@ -86,7 +91,12 @@ class RealPair:
 
     def connected(self) -> None:
         """Wait for Connected and UpToDate on both."""
-        until(lambda: all(self.healthy(node) for node in NODES), self._logs, PATIENCE_S)
+        until(self._well, self._logs, PATIENCE_S)
+
+    def _well(self) -> bool:
+        for node in self.processes:
+            assert not self.ended(node), f"the daemon of {node} has ended: {self._logs()}"
+        return all(self.healthy(node) for node in NODES)
 
     def _logs(self) -> str:
         """The end of what each daemon said last."""

@@ -30,9 +30,11 @@ def record(log: str) -> None:
 
     class RecordingDisks(FileDisks):
         def __init__(self, paths: Any, loop: Any, on_done: Any, *more: Any, **options: Any) -> None:
-            def done(op: int, errno: int, data: Any) -> None:
-                note("done", time.monotonic_ns(), op, errno)
-                on_done(op, errno, data)
+            def done(answers: Any) -> None:
+                now = time.monotonic_ns()
+                for op, errno, _data in answers:
+                    note("done", now, op, errno)
+                on_done(answers)
 
             super().__init__(paths, loop, done, *more, **options)
 

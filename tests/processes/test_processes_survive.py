@@ -15,6 +15,7 @@ from tests.support.site import free_port
 def test_nothing_acknowledged_is_lost_by_sigkill(tmp_path: Path) -> None:
     rounds = Rounds(tmp_path, free_port(), seed=1)
     try:
+        rounds.start()
         for _ in range(2):
             rounds.round()
     finally:
@@ -33,6 +34,7 @@ def test_a_power_cut_of_both_at_any_moment_loses_nothing(tmp_path: Path) -> None
 def test_a_kill_at_a_system_call_is_survived(tmp_path: Path, victim: str, number: int) -> None:
     points = Points(tmp_path, free_port(), victim)
     try:
+        points.start()
         assert points.hit_at(number)
     finally:
         points.pair.end()
@@ -42,6 +44,7 @@ def test_a_kill_at_a_system_call_is_survived(tmp_path: Path, victim: str, number
 def test_an_error_of_a_system_call_is_survived(tmp_path: Path, victim: str, fault: str) -> None:
     points = Points(tmp_path, free_port(), victim, fault)
     try:
+        points.start()
         assert points.hit_at(4)
     finally:
         points.pair.end()
