@@ -22,8 +22,8 @@ from replblk.meta.layout import (
     AL_STRIPE_SIZE_4K_DEFAULT,
     AL_STRIPES_DEFAULT,
     BLOCK_BYTES,
+    DATA_SECTORS_PER_BITMAP_SECTOR,
     Layout,
-    bm_sectors,
 )
 from replblk.model.errors import MetadataError
 from replblk.model.generation import UuidSet
@@ -205,9 +205,10 @@ class Superblock:
         _expect(where, "its stripe size", self.al_stripe_size_4k, layout.al_stripe_size_4k)
         _expect(where, "the activity log at sector", self.al_offset, layout.al_offset_sect)
         _expect(where, "the bitmap at sector", self.bm_offset, layout.bm_offset_sect)
+        room = (self.md_size_sect - layout.bm_offset_sect) * DATA_SECTORS_PER_BITMAP_SECTOR
         if layout.kind != "flex-external":
             _expect(where, "a size in sectors of", self.md_size_sect, layout.md_size_sect)
-        elif self.md_size_sect < layout.bm_offset_sect + bm_sectors(self.la_size_sect):
+        elif self.la_size_sect > room:
             raise MetadataError(
                 f"{where} claim {self.md_size_sect} sectors for themselves: too few for the bitmap"
                 f" of {self.la_size_sect} sectors of data",
