@@ -17,7 +17,7 @@ a disk is failed for good; if it is used again all the same, nothing on it can t
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from replblk.meta.al_transaction import replay
@@ -50,15 +50,18 @@ class Marks:
     def __init__(self) -> None:
         self.everything = False
         self.bitmap: Bitmap | None = None
-        self.extents: frozenset[int] = frozenset()
+        self.ring = b""
+        """The activity log of a Primary, to be read when somebody asks for it."""
         self.unconfirmed: list[range] = []
 
     def covers(self, page: int) -> bool:
         """Whether that block is among them."""
-        if self.everything or page // AL_EXTENT_BITS in self.extents:
+        if self.everything:
             return True
         bitmap = self.bitmap
         if bitmap is not None and page < len(bitmap) and bitmap.any(page, page + 1):
+            return True
+        if self.ring and page // AL_EXTENT_BITS in _hot(self.ring):
             return True
         first = page * SECTORS_PER_PAGE
         end = first + SECTORS_PER_PAGE
@@ -144,10 +147,7 @@ def durable_marks(drive: Drive, overlay: Overlay) -> Marks:
     """What the metadata on a drive would mark after a power cut; they must decode."""
     layout, store, marks = drive.layout, drive.store, Marks()
     block = _durable(store, layout.md_offset_bytes, PAGE_BYTES, overlay)
-    try:
-        superblock = Superblock.decode(block, partial(Layout.internal, store.size_bytes))
-    except MetadataError as error:
-        raise SimulationError(f"I10: the superblock of {drive.machine} is bad: {error}") from error
+    superblock = _superblock(block, store.size_bytes)
     flags = superblock.flags
     if MdFlag.FULL_SYNC in flags or superblock.uuids.current == JUST_CREATED:
         marks.everything = True
@@ -156,12 +156,26 @@ def durable_marks(drive: Drive, overlay: Overlay) -> Marks:
     marks.bitmap = Bitmap(-(-layout.usable_sectors // SECTORS_PER_PAGE))
     marks.bitmap.load(_durable(store, layout.bm_offset_bytes, length, overlay))
     if MdFlag.PRIMARY_IND in flags:
-        ring = _durable(store, layout.al_offset_bytes, AL_BLOCKS * PAGE_BYTES, overlay)
-        found = replay([ring[at : at + PAGE_BYTES] for at in range(0, len(ring), PAGE_BYTES)])
-        if not found.usable:
-            raise SimulationError(f"I10: no usable activity log on {drive.machine}, a Primary")
-        marks.extents = frozenset(found.extents)
+        marks.ring = _durable(store, layout.al_offset_bytes, AL_BLOCKS * PAGE_BYTES, overlay)
+        if overlay is not None and drive.zone(overlay[0]) == "al":
+            _hot(marks.ring)  # whether it can be read at all
     return marks
+
+
+@lru_cache(maxsize=64)
+def _hot(ring: bytes) -> frozenset[int]:
+    found = replay([ring[at : at + PAGE_BYTES] for at in range(0, len(ring), PAGE_BYTES)])
+    if not found.usable:
+        raise SimulationError("I10: no usable activity log on a disk that was a Primary's")
+    return frozenset(found.extents)
+
+
+@lru_cache(maxsize=64)
+def _superblock(block: bytes, size_bytes: int) -> Superblock:
+    try:
+        return Superblock.decode(block, partial(Layout.internal, size_bytes))
+    except MetadataError as error:
+        raise SimulationError(f"I10: a superblock is bad: {error}") from error
 
 
 def _durable(store: Store, offset: int, length: int, overlay: Overlay) -> bytes:
