@@ -22,15 +22,18 @@ PROGRAMS = ("nbdfuse", "losetup", "mkfs.ext4", "e2fsck", "fsfreeze")
 SBIN = ":/usr/sbin:/sbin"
 
 
-def missing() -> str:
-    """Why no volume can be mounted here; "" if it can."""
+def no_devices() -> str:
+    """Why this machine lets nobody mount a volume; "" if it does."""
     if os.geteuid() != 0:
         return "needs root: it mounts file systems"
-    for node in ("/dev/fuse", "/dev/loop-control"):
-        if not Path(node).exists():
-            return f"needs {node}"
+    absent = [node for node in ("/dev/fuse", "/dev/loop-control") if not Path(node).exists()]
+    return f"needs {', '.join(absent)}" if absent else ""
+
+
+def missing() -> str:
+    """Why no volume can be mounted here; "" if it can."""
     absent = [p for p in PROGRAMS if shutil.which(p, path=os.environ["PATH"] + SBIN) is None]
-    return f"needs {', '.join(absent)} on PATH" if absent else ""
+    return no_devices() or (f"needs {', '.join(absent)} on PATH" if absent else "")
 
 
 class Mounted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -10,15 +9,15 @@ import pytest
 
 from tests.processes.database_kinds import Sqlite
 from tests.processes.databases import DatabaseRounds
-from tests.processes.mounted import missing
+from tests.processes.mounted import PROGRAMS, no_devices
 from tests.support.site import free_port
+from tests.support.tools import need
 
 
 def test_no_commit_is_lost_when_the_primary_is_killed_and_the_other_node_takes_over() -> None:
-    why = missing()
-    if why and not os.environ.get("CI"):
+    if why := no_devices():
         pytest.skip(why)
-    assert not why
+    need(*PROGRAMS)
     with tempfile.TemporaryDirectory(prefix="replblk-databases-") as folder:
         rounds = DatabaseRounds(Path(folder), free_port(), 1, Sqlite())
         try:

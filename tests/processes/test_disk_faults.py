@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.processes.disk_faults import SIZE_BYTES, DiskFaults
 from tests.processes.fault_disk import Fault
+from tests.processes.mounted import no_devices
 from tests.support.site import free_port
 from tests.support.tools import need
 
@@ -43,9 +43,8 @@ def test_a_system_call_that_fails_costs_no_client_anything(
 
 
 def test_a_request_that_fails_in_the_ring_costs_no_client_anything(tmp_path: Path) -> None:
-    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
-        assert not os.environ.get("CI"), "needs root and FUSE"
-        pytest.skip("needs root and FUSE")
+    if why := no_devices():
+        pytest.skip(why)
     need("nbdfuse")
     faults = DiskFaults(tmp_path, free_port(), 1, "detach", fuse=True)
     try:
