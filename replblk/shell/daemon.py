@@ -31,6 +31,7 @@ from replblk.model.config import Resource, Settings
 from replblk.model.errors import AdminError, MetadataError
 from replblk.model.latency import Latencies, latency_text
 from replblk.shell.block_devices import BlockDevice
+from replblk.shell.buffers import keep_freed_memory
 from replblk.shell.client import Clients
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
@@ -85,6 +86,7 @@ def run_foreground(
     try:
         start_logging(settings.log_level)
         sys.setswitchinterval(SWITCH_S)
+        keep_freed_memory()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(resource, settings, files, lock, on_ready))
     finally:

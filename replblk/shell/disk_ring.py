@@ -37,6 +37,7 @@ from replblk.shell.disk_writer import (
 from replblk.shell.gathering_disk import GatheringDisk
 from replblk.shell.turns import stop_process
 from replblk.shell.uring import RWF_DSYNC, Ring
+from replblk.shell.warm_reads import WarmReads
 
 BATCHES_MAX = 2
 """Batches under way: a slow flush of one overlaps the writes of the other."""
@@ -147,9 +148,11 @@ class RingDisk(GatheringDisk):
         self._zeroes: Slot | None = None
         self._retrying = False
         self._fd = device.direct_fd()
+        self._warm = WarmReads(device)
         try:
             self._ring = Ring(RING_ENTRIES)
         except BaseException:
+            self._warm.close()
             os.close(self._fd)
             raise
         loop.add_reader(self._ring.fileno(), self._on_completions)
@@ -157,6 +160,7 @@ class RingDisk(GatheringDisk):
     def _stop(self) -> None:
         self._loop.remove_reader(self._ring.fileno())
         self._ring.close()
+        self._warm.close()
         os.close(self._fd)
 
     def end_step(self) -> None:
@@ -169,6 +173,7 @@ class RingDisk(GatheringDisk):
         others = len(self._flying)
         if self._reads:
             self._begin_reads()
+            self._give_answers()
         if self._gathered:
             self._begin_batches()
         if not self._ring.pending:
@@ -274,6 +279,11 @@ class RingDisk(GatheringDisk):
         for _ in range(count):
             op, offset, length = waiting.popleft()
             if length > SHARED_READ_BYTES_MAX:
+                cached = self._warm.read(offset, length)
+                if cached is not None:
+                    self._answers.append((op, 0, memoryview(cached)))
+                    self._reading -= 1
+                    continue
                 view, address = aligned_bytes(length)
             else:
                 if at + length > end:

@@ -30,6 +30,8 @@ MAGIC_80 = 0x83740267
 MAGIC_95 = 0x835A
 HEADER_80_PAYLOAD_MAX = 32768
 """Above this, versions 95 to 99 use the 95-header."""
+PIECE_BYTES_MIN = 16 << 10
+"""Pieces of a payload from this size on are kept as they arrived until the last one is in."""
 PAYLOAD_BYTES_COPIED = 4096
 """Up to this a payload comes as bytes; above, as a read-only memoryview that slices for free."""
 
@@ -115,7 +117,7 @@ class Deframer:
     socket ahead of the agreement on the other one has to wait: do not ask for it before.
     """
 
-    __slots__ = ("_body", "_filled", "_head", "_stream", "_used", "apv", "socket")
+    __slots__ = ("_body", "_head", "_missing", "_stream", "_used", "apv", "socket")
 
     def __init__(self, socket: Socket) -> None:
         self.socket: Socket = socket
@@ -123,8 +125,8 @@ class Deframer:
         self._stream: bytes | bytearray = b""  # fed and not yet used, from _used on
         self._used = 0
         self._head: tuple[Spec, int, int] | None = None  # judged header: row, volume, length
-        self._body: bytearray | None = None  # a payload that arrives in pieces
-        self._filled = 0
+        self._body: list[Buffer] | bytearray | None = None  # a payload that arrives in pieces
+        self._missing = 0  # bytes of it that are still to come
 
     @property
     def empty(self) -> bool:
@@ -134,22 +136,41 @@ class Deframer:
     def feed(self, data: Buffer) -> None:
         """Append received bytes. *data* may be reused by the caller afterwards."""
         view = memoryview(data)
-        if self._body is not None:
-            taken = min(len(view), len(self._body) - self._filled)
-            self._body[self._filled : self._filled + taken] = view[:taken]
-            self._filled += taken
+        taken = 0
+        if self._body is not None and self._missing:
+            taken = min(len(view), self._missing)
+            self._add_to_body(view[:taken], lasting=isinstance(data, bytes))
             view = view[taken:]
         if not view:
             return
         if self._used == len(self._stream):
-            whole = isinstance(data, bytes) and len(view) == len(data)
-            self._stream = data if whole and isinstance(data, bytes) else bytes(view)
-            self._used = 0
+            self._stream, self._used = (
+                (data, taken) if isinstance(data, bytes) else (bytes(view), 0)
+            )
             return
         if not isinstance(self._stream, bytearray):
             self._stream = bytearray(memoryview(self._stream)[self._used :])
             self._used = 0
         self._stream += view
+
+    def _add_to_body(self, piece: memoryview, *, lasting: bool) -> None:
+        """Keep large pieces as they are and put them together when the last one is in; small ones
+        would cost more memory than the payload: they go to their places at once."""
+        body, length = self._body, len(piece)
+        assert body is not None
+        if isinstance(body, list) and length < PIECE_BYTES_MIN and length < self._missing:
+            whole = bytearray(sum(map(len, body)) + self._missing)
+            at = 0
+            for part in body:
+                whole[at : at + len(part)] = part
+                at += len(part)
+            body = self._body = whole
+        if isinstance(body, list):
+            body.append(piece if lasting else bytes(piece))
+        else:
+            at = len(body) - self._missing
+            body[at : at + length] = piece
+        self._missing -= length
 
     def next(self) -> Packet | None:
         """The next packet, or None until more bytes are fed. Raises ``PeerError``."""
@@ -249,23 +270,22 @@ class Deframer:
 
     def _take_payload(self, length: int) -> bytes | memoryview | None:
         if self._body is not None:
-            if self._filled < length:
+            if self._missing:
                 return None
-            payload: bytes | bytearray = self._body
-            self._body = None
+            body, self._body = self._body, None
+            if isinstance(body, bytearray) and length > PAYLOAD_BYTES_COPIED:
+                return memoryview(body).toreadonly()
+            payload = b"".join(body) if isinstance(body, list) else bytes(body)
         elif self._used + length <= len(self._stream):
             end = self._used + length
             payload = bytes(memoryview(self._stream)[self._used : end])
             self._used = end
         else:
-            # The rest goes straight to its place as it arrives: one copy, however many pieces.
-            self._body = bytearray(length)
+            # The pieces are put together when the last one is in: one copy, however many there are.
             have = memoryview(self._stream)[self._used :]
-            self._filled = len(have)
-            self._body[: self._filled] = have
+            self._body = [have if isinstance(self._stream, bytes) else bytes(have)]
+            self._missing = length - len(have)
             self._used = 0
             self._stream = b""
             return None
-        if length <= PAYLOAD_BYTES_COPIED:
-            return bytes(payload)
-        return memoryview(payload).toreadonly()
+        return payload if length <= PAYLOAD_BYTES_COPIED else memoryview(payload)

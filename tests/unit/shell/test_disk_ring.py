@@ -344,3 +344,20 @@ def test_where_the_ring_is_refused_threads_do_it_and_the_log_says_so(
     assert "io_uring" in told[0]
     disk.close()
     loop.close()
+
+
+def test_a_long_read_of_cached_data_does_not_go_through_the_ring(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * 4096
+    monkeypatch.setattr(rig.disk._warm, "read", lambda at, length: data if at else None)
+    rig.disk.read(1, 0, len(data))
+    rig.disk.read(2, 4096, len(data))
+    rig.disk.end_step()
+    assert rig.on_ring("read") == 1
+    assert rig.outcomes() == {2: 0}
+    answer = rig.recorder.disk[2][1]
+    assert answer is not None
+    assert bytes(answer) == data
+    rig.complete("read")
+    assert rig.outcomes() == {1: 0, 2: 0}
