@@ -119,6 +119,12 @@ SETTINGS: tuple[Setting, ...] = (
         _one_of("disk", "kernel"),
     ),
     Setting(
+        *("resync", "`fair` or `gentle`", "`fair`"),
+        "what a resync leaves to an application that uses the device: more than half of its speed "
+        "(`fair`) or nine tenths (`gentle`); never slower than `c-min-rate`, which 0 turns off",
+        _one_of("fair", "gentle"),
+    ),
+    Setting(
         *("run_dir", "absolute path", '`""`: the usual one'),
         *("sockets and logs of the daemons", _directory),
     ),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from replblk.engine.disk_io import sector_offset
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
-from replblk.model.units import bits_touched
+from replblk.model.units import REQUEST_BYTES_MAX, bits_touched
 from replblk.model.vocabulary import ConnState, DiskState
 from replblk.wire import auth
 from replblk.wire.hot import block_ack, data_header
@@ -36,6 +36,17 @@ _SETTLED = (*_SOURCE, ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T, ConnState.
 """States in which an older resync that was cut off means nothing any more."""
 ANSWERED_MAX = 65536
 """Requests answered and not acknowledged yet; a peer that never acknowledges is given up."""
+
+
+_ZEROES = bytes(REQUEST_BYTES_MAX)
+
+
+def only_zeroes(data: Buffer) -> bool:
+    """Whether there is nothing but zeroes; data that begins or ends with another byte is not
+    looked through."""
+    if data[0] or data[-1]:
+        return False
+    return _ZEROES.startswith(data)
 
 
 class ResyncSource:
@@ -106,7 +117,7 @@ class ResyncSource:
             peer.send_raw(Cmd.P_RS_IS_IN_SYNC, volume.number, ack)
             return
         self._answered[volume.number, request.sector, request.blksize] += 1
-        if thin and not any(data):
+        if thin and only_zeroes(data):
             peer.send(
                 Cmd.P_RS_DEALLOCATED, BlockDesc(request.sector, request.blksize), volume.number
             )

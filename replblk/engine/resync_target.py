@@ -6,8 +6,8 @@
     durable ─► P_STATE
 
 A Primary that is target holds a block's range from the request on, so that its own writes and the
-resync of the same block never mix. Pace: a window of requests, and at most c-max-rate (or, with
-c-plan-ahead 0, resync-rate) KiB in a second. Source: protocol, resync.
+resync of the same block never mix. How fast it asks, and how it yields to an application, is in
+``resync_pace``. Source: protocol, resync.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING
 
 from replblk.engine.context import TENTH_NS
 from replblk.engine.disk_io import sector_offset
+from replblk.engine.resync_cursor import Target, thin_granule_bytes
+from replblk.engine.resync_pace import SHARES, Pace, rate_kib_s
 from replblk.model.errors import PeerError
 from replblk.model.generation import UuidSet
 from replblk.model.notices import Level
 from replblk.model.units import (
-    BIT_BYTES,
     BIT_SECTORS,
-    RESYNC_EXTENT_BITS,
-    SECTOR_BYTES,
     bits_touched,
 )
 from replblk.model.vocabulary import ConnState, DiskState, Role
@@ -40,32 +39,7 @@ if TYPE_CHECKING:
     from replblk.engine.volume import Volume
     from replblk.model.state import State
 
-REQUEST_BITS_MAX = 128
-"""Blocks of one request (512 KiB)."""
-WINDOW_BYTES = 8 << 20
-"""Requested and not yet on disk."""
 _TARGET = (ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T)
-
-
-class Target:
-    """One volume's requests in flight."""
-
-    def __init__(self) -> None:
-        self.cursor_bit = 0
-        self.asked: dict[tuple[int, int], RangeLock | None] = {}
-        """(sector, size) requested and not answered; with the range lock of a Primary."""
-        self.waiting: set[tuple[int, int]] = set()
-        """Ranges of a Primary that wait for their lock before they are requested."""
-        self.bytes_out = 0
-        self.writing = 0
-        self.budget_bytes = 0
-        self.finishing = False
-        self.cleared_this_pass = True
-
-    @property
-    def quiet(self) -> bool:
-        """Nothing requested, nothing being written."""
-        return not self.asked and not self.waiting and not self.writing
 
 
 class ResyncTarget:
@@ -82,18 +56,15 @@ class ResyncTarget:
 
     def ready(self, volume: Volume) -> None:
         """SyncTarget is durable: begin to ask."""
-        target = self._targets[volume.number] = Target()
-        target.budget_bytes = self._tick_bytes(volume)
+        share = SHARES[self._ctx.settings.resync]
+        pace = Pace(volume, share, self._ctx.now_ns())
+        target = self._targets[volume.number] = Target(pace)
         self._arm(volume)
         self._ask(volume, target)
 
     def rate_kib_s(self, volume: Volume) -> int:
         """The most this volume asks for in a second."""
-        options = volume.config.options
-        return options.c_max_rate if options.c_plan_ahead else options.resync_rate
-
-    def _tick_bytes(self, volume: Volume) -> int:
-        return max(self.rate_kib_s(volume) * 1024 // 10, BIT_BYTES)
+        return rate_kib_s(volume.config.options)
 
     def _arm(self, volume: Volume) -> None:
         name = ("resync-tick", volume.number)
@@ -103,8 +74,7 @@ class ResyncTarget:
         target = self._targets.get(volume.number)
         if target is None or volume.state.conn not in _TARGET:
             return
-        per_tick = self._tick_bytes(volume)
-        target.budget_bytes = min(target.budget_bytes + per_tick, 2 * per_tick)
+        target.pace.tick()
         if volume.resync is not None:
             volume.resync.advance(volume.dirty_bits, self._ctx.now_ns())
         self._arm(volume)
@@ -115,41 +85,25 @@ class ResyncTarget:
     def _ask(self, volume: Volume, target: Target) -> None:
         if volume.state.conn is not ConnState.SYNC_TARGET or target.finishing:
             return
-        while target.bytes_out < WINDOW_BYTES and target.budget_bytes > 0:
-            run = self._next_run(volume, target)
+        pace, now_ns = target.pace, self._ctx.now_ns()
+        request_max = self._ctx.peer.request_bytes_max
+        granule = thin_granule_bytes(volume, self._ctx.peer)
+        while (room := pace.room_bytes(target.bytes_out, now_ns)) > 0:
+            run = target.next_run(volume, min(max(room, granule), request_max), granule)
             if run is None:
                 break
             sector, size = run
             target.bytes_out += size
-            target.budget_bytes -= size
+            pace.asked(size, now_ns)
             if volume.primary:
                 self._ask_locked(volume, target, sector, size)
             else:
                 self._request(volume, target, sector, size, None)
-        if target.quiet and self._next_run(volume, target, peek=True) is None:
+        if target.quiet and target.next_run(volume, 0) is None:
             self._end_of_pass(volume, target)
-
-    def _next_run(
-        self, volume: Volume, target: Target, *, peek: bool = False
-    ) -> tuple[int, int] | None:
-        """The next dirty blocks as (sector, bytes): within one 16 MiB extent, and not too many."""
-        bitmap = volume.bitmap
-        assert bitmap is not None
-        first = bitmap.next_set(target.cursor_bit)
-        if first is None:
-            return None
-        limit = min(
-            first + min(REQUEST_BITS_MAX, self._ctx.peer.request_bytes_max // BIT_BYTES),
-            (first // RESYNC_EXTENT_BITS + 1) * RESYNC_EXTENT_BITS,
-            len(bitmap),
-        )
-        end = bitmap.next_clear(first)
-        end = limit if end is None else min(end, limit)
-        if not peek:
-            target.cursor_bit = end
-        sector = first * BIT_SECTORS
-        sectors = min(end * BIT_SECTORS, volume.capacity_sectors) - sector
-        return sector, sectors * SECTOR_BYTES
+        elif rest_ns := pace.rest_ns(now_ns):
+            name = ("resync-rest", volume.number)
+            self._ctx.timers.set(name, rest_ns, lambda: self._again(volume, target))
 
     def _ask_locked(self, volume: Volume, target: Target, sector: int, size: int) -> None:
         """As Primary: our own writes to the range wait from now until it is on disk."""
@@ -170,7 +124,7 @@ class ResyncTarget:
                     self._request(volume, target, sector, size, None)
                 return
             volume.ranges.release(claim)
-            target.bytes_out -= size
+            self._settled(target, size)
             if current and volume.state.conn in _TARGET:
                 # A write of ours settled some of it meanwhile: look at this stretch again.
                 target.cursor_bit = min(target.cursor_bit, sector // BIT_SECTORS)
@@ -194,7 +148,9 @@ class ResyncTarget:
         target.asked[sector, size] = lock
         volume.peer_pending += 1
         payload = block_request(sector, ID_SYNCER, size)
-        self._ctx.peer.send_raw(Cmd.P_RS_DATA_REQUEST, volume.number, payload)
+        thin = size == thin_granule_bytes(volume, self._ctx.peer)
+        cmd = Cmd.P_RS_THIN_REQ if thin else Cmd.P_RS_DATA_REQUEST
+        self._ctx.peer.send_raw(cmd, volume.number, payload)
 
     def _request_if_different(
         self, volume: Volume, target: Target, sector: int, size: int, lock: RangeLock | None
@@ -208,6 +164,7 @@ class ResyncTarget:
                 self._ctx.defer(lambda: done(claim, -1, None))
                 return
             volume.read_sectors += size >> 9
+            target.pace.moved(size)
             self._ctx.io.read(
                 volume, sector_offset(sector), size, lambda errno, data: done(claim, errno, data)
             )
@@ -221,7 +178,7 @@ class ResyncTarget:
             current = session == self._ctx.peer.data and volume.state.conn in _TARGET
             if errno or not current or self._targets.get(volume.number) is not target:
                 volume.ranges.release(claim)
-                target.bytes_out -= size
+                self._settled(target, size)
                 return
             if lock is None:
                 volume.ranges.release(claim)
@@ -253,7 +210,7 @@ class ResyncTarget:
             volume.resync.equal_bits += len(bits_touched(sector, size))
         if lock is not None:
             volume.ranges.release(lock)
-        target.bytes_out -= size
+        self._settled(target, size)
         self._ask(volume, target)
 
     def on_data(self, volume: Volume, sector: int, data: Buffer) -> None:
@@ -263,6 +220,7 @@ class ResyncTarget:
             return
         target, lock = answered
         volume.received_sectors += len(data) >> 9
+        target.pace.moved(len(data))
         self._store(volume, target, sector, len(data), data, lock)
 
     def on_deallocated(self, volume: Volume, what: BlockDesc) -> None:
@@ -284,7 +242,7 @@ class ResyncTarget:
             volume.resync.failed_bits += len(bits_touched(sector, size))
         if lock is not None:
             volume.ranges.release(lock)
-        target.bytes_out -= size
+        self._settled(target, size)
         self._ask(volume, target)
 
     def _answered(
@@ -305,6 +263,12 @@ class ResyncTarget:
             return None
         volume.peer_pending -= 1
         return target, target.asked.pop((sector, size))
+
+    def _settled(self, target: Target, size: int) -> None:
+        """Something that was asked for is on disk, or won't be."""
+        target.bytes_out -= size
+        if not target.bytes_out:
+            target.pace.settled(self._ctx.now_ns())
 
     def _store(
         self,
@@ -327,6 +291,7 @@ class ResyncTarget:
                 self._ctx.defer(lambda: done(-1, None))
                 return
             volume.written_sectors += size >> 9
+            target.pace.moved(size)
             offset = sector_offset(sector)
             if data is None:
                 self._ctx.io.zero(volume, offset, size, done, unmap=True, durable=True)
@@ -335,7 +300,7 @@ class ResyncTarget:
 
         def ended(claim: RangeLock, errno: int) -> None:
             target.writing -= 1
-            target.bytes_out -= size
+            self._settled(target, size)
             volume.unacked -= 1
             if errno > 0:
                 self._disk_failure.failed(
@@ -470,6 +435,7 @@ class ResyncTarget:
             volume.sync_uuid_pending = False
             target = self._targets.pop(volume.number, None)
             self._ctx.timers.cancel(("resync-tick", volume.number))
+            self._ctx.timers.cancel(("resync-rest", volume.number))
             if target is not None:
                 volume.peer_pending -= len(target.asked)
                 if new.conn >= ConnState.CONNECTED:

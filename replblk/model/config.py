@@ -174,4 +174,5 @@ class Settings:
     nbd_device_timeout: int = 0  # s, 0: none
     nbd_device_dead_timeout: int = 600  # s
     resume_primary: bool = False
+    resync: str = "fair"  # fair, gentle: to an application beside it
     log_level: str = "info"

@@ -78,7 +78,7 @@ RESYNCS = (
     mutant(
         "target-ends-early-twice",
         "the target ends the resync although blocks are missing, and does not look again",
-        Edit(TARGET, "_ask", "if target.quiet and self._next_run", "if self._next_run"),
+        Edit(TARGET, "_ask", "if target.quiet and target.next_run", "if target.next_run"),
         Edit(TARGET, "_end_of_pass", "if volume.dirty_bits > failed:", "if False:"),
         Edit(TARGET, "_finish", "if volume.dirty_bits > failed:", "if False:"),
         profile="harsh",
