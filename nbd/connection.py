@@ -11,6 +11,7 @@ import asyncio
 import logging
 import select
 import socket
+import time
 from typing import TYPE_CHECKING, cast
 
 from nbd.handshake import Handshake, Opened, Tls
@@ -105,8 +106,12 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self.abort("the client sent bytes in clear after STARTTLS")
             return
+        parsed = self._server.parsed
+        began_ns = time.monotonic_ns() if parsed is not None else 0
         used = self._feed(filled)
         self._rest = bytes(filled[used:])
+        if parsed is not None:
+            parsed(time.monotonic_ns() - began_ns)
         if self._handshake.starting_tls:
             self._start_tls()
         else:

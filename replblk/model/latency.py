@@ -3,7 +3,7 @@
 A bucket holds durations of less than its bound, each bound twice the one before: 8 microseconds to
 17 seconds, and one for what is longer. Durations in nanoseconds. Times are taken once for each step
 of the node and each batch of a disk, so what happens within one step counts as nothing; the work
-of a step itself is the phase "turn".
+itself is in the phases of a turn, each counted once for all requests of that turn.
 """
 
 from __future__ import annotations
@@ -22,9 +22,15 @@ PHASES = {
     "peer": "sent, durable on the peer, acknowledged",
     "write": "a write: from its arrival until its answer",
     "read": "a read: from its arrival until its answer",
-    "turn": "one turn of the daemon: parsing, bookkeeping, sending, replies",
+    "parse": "received bytes of a client become requests",
+    "step": "of a turn: packets, requests and answers are judged, what follows is decided",
+    "send": "of a turn: packets are handed to the peer's sockets",
+    "submit": "of a turn: reads and writes are handed to the disks; a lone one is waited for",
+    "reply": "of a turn: answers are handed to the clients' sockets",
+    "turn": "one turn of the daemon: step, send, submit, reply",
 }
-"""What each phase is. A write is: admission, activity_log, then disk and peer side by side."""
+"""What each phase is. A write is: parse, admission, activity_log, then disk (queue, write, flush)
+and peer (send, the peer's own disk, acknowledgement) side by side, reply."""
 
 
 class Histogram:
@@ -84,6 +90,11 @@ class Latencies:
     peer: Histogram
     write: Histogram
     read: Histogram
+    parse: Histogram
+    step: Histogram
+    send: Histogram
+    submit: Histogram
+    reply: Histogram
     turn: Histogram
 
     def __init__(self) -> None:

@@ -125,7 +125,7 @@ class Daemon:
         self._roles = KeptRoles(files.roles, enabled=settings.resume_primary)
         self._resuming = set(self._roles.primary)
         self._latencies = Latencies()
-        self._turns = Turns(loop, latency=self._latencies.turn)
+        self._turns = Turns(loop, latencies=self._latencies)
         net = resource.net
         self._links = TcpLinks(
             resource.local.address,
@@ -144,8 +144,9 @@ class Daemon:
         self._clients = Clients(self._turns, self._turns.wake)
         self._turns.before_step(self._clients.begin_step)
         # The peer's commit overlaps ours: send first, then write; replies last.
-        for port in (self._links, self._disks, self._clients):
-            self._turns.after_step(port.end_step)
+        self._turns.after_step(self._links.end_step, self._latencies.send)
+        self._turns.after_step(self._disks.end_step, self._latencies.submit)
+        self._turns.after_step(self._clients.end_step)
         # A handler may use the command line tool: it is to mean this node.
         own = {
             "REPLBLK_CONFIG": resource.config_file,
@@ -169,7 +170,7 @@ class Daemon:
             self._turns.wake,
             self._resuming.__contains__,
         )
-        self._nbd = nbd_server(exports, settings, self._turns.soon)
+        self._nbd = nbd_server(exports, settings, self._turns.soon, self._latencies.parse.record)
         self._devices = {n: BlockDevice(resource, n, files, settings) for n in volumes}
         sizes = DeviceSizes(volumes, self._node.size_bytes, self._on_resized)
         self._turns.after_step(sizes.look)

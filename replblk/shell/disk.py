@@ -17,6 +17,7 @@ import threading
 from collections.abc import Sequence
 
 from replblk.engine.ports import DiskAnswer
+from replblk.model.latency import Latencies
 from replblk.shell.backing_device import BackingDevice
 from replblk.shell.disk_writer import DiskDone, DiskWriter, WriteOp, WriteQueue
 from replblk.shell.gathering_disk import GatheringDisk, Read
@@ -39,6 +40,7 @@ class FileDisk(GatheringDisk):
         loop: asyncio.AbstractEventLoop,
         on_done: DiskDone,
         committers: int = COMMITTERS,
+        latencies: Latencies | None = None,
     ) -> None:
         super().__init__(device, on_done)
         self._loop = loop
@@ -52,7 +54,7 @@ class FileDisk(GatheringDisk):
         ]
         for reader in self._readers:
             reader.start()
-        self._write_queue = WriteQueue()
+        self._write_queue = WriteQueue(latencies)
         self._writers = [
             DiskWriter(
                 device.second_fd(), self._write_queue, self._report_writes, f"disk-writer-{number}"

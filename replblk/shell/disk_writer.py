@@ -19,11 +19,13 @@ import ctypes
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from replblk.engine.ports import Buffer, DiskAnswer
+from replblk.model.latency import Latencies
 from replblk.shell.turns import stop_process
 
 IOV_MAX = 1024
@@ -64,16 +66,21 @@ Report = Callable[[Sequence[WriteOp]], None]
 class WriteQueue:
     """What the commit threads of one device share: the queue, and whether the device has failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, latencies: Latencies | None = None) -> None:
         self.failed = False
+        self._latencies = latencies or Latencies()
         self._ready = threading.Condition()
         self._queued: list[WriteOp] = []
+        self._since_ns = 0
+        """When the first of those that are queued came."""
         self._closing = False
 
     def put(self, ops: list[WriteOp]) -> None:
         """Queue a batch; one idle thread takes it."""
         with self._ready:
             assert not self._closing, "an operation on a closed disk"
+            if not self._queued:
+                self._since_ns = time.monotonic_ns()
             self._queued += ops
             self._ready.notify()
 
@@ -83,7 +90,16 @@ class WriteQueue:
             while not self._queued and not self._closing:
                 self._ready.wait()
             batch, self._queued = self._queued, []
+            if batch:
+                self._latencies.disk_queue.record(time.monotonic_ns() - self._since_ns)
             return batch
+
+    def note(self, write_ns: int, flush_ns: int | None) -> None:
+        """How long a batch was written and, if at all, flushed."""
+        with self._ready:
+            self._latencies.disk_write.record(write_ns)
+            if flush_ns is not None:
+                self._latencies.disk_flush.record(flush_ns)
 
     def close(self) -> None:
         """Let the threads end once the queue is empty."""
@@ -120,14 +136,18 @@ class DiskWriter:
             for op in batch:
                 op.errno = errno.EIO
             return
+        began_ns = time.monotonic_ns()
         for run in merged_runs([op for op in batch if op.data is not None]):
             self._write_run(run)
         for op in batch:
             if op.data is None and op.length:
                 op.errno = self._zero(op)
+        written_ns = time.monotonic_ns()
         durable = [op for op in batch if op.durable and not op.errno]
         if durable:
             self._flush(durable)
+        flush_ns = time.monotonic_ns() - written_ns if durable else None
+        self._queue.note(written_ns - began_ns, flush_ns)
 
     def _flush(self, durable: list[WriteOp]) -> None:
         try:

@@ -58,7 +58,7 @@ class FileDisks:
                 why = refused.strerror or os.strerror(refused.errno or 0)
                 self._log(f"{path}: without io_uring and O_DIRECT ({why}); threads do it, slower")
         if disk is None:
-            disk = FileDisk(device, self._loop, self._on_done)
+            disk = FileDisk(device, self._loop, self._on_done, latencies=self._latencies)
         self._open.append(disk)
         punches = not device.is_block_device and punches_holes(device.fd, device.size_bytes)
         self._devices[volume] = (device, punches)

@@ -22,8 +22,13 @@ EXIT_STARTUP = 20
 Soon = Callable[[Callable[[], None]], object]
 
 
-def nbd_server(exports: Exports, settings: Settings, soon: Soon | None = None) -> Server:
-    """A server that does not listen yet. soon: see Server."""
+def nbd_server(
+    exports: Exports,
+    settings: Settings,
+    soon: Soon | None = None,
+    parsed: Callable[[int], None] | None = None,
+) -> Server:
+    """A server that does not listen yet. soon, parsed: see Server."""
     return Server(
         exports,
         connections_max=settings.nbd_connections_max,
@@ -35,6 +40,7 @@ def nbd_server(exports: Exports, settings: Settings, soon: Soon | None = None) -
         tls=tls_context(settings),
         tls_required=settings.nbd_tls == "require",
         soon=soon,
+        parsed=parsed,
     )
 
 

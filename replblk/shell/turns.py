@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from replblk.engine.ports import ClientRequest, Command, DiskAnswer
-from replblk.model.latency import Histogram
+from replblk.model.latency import Histogram, Latencies
 
 ROUNDS_MAX = 4
 """Steps in one turn of the loop: what the ports answer at once is taken up at once, but sockets are
@@ -84,15 +84,15 @@ class Turns:
         self,
         loop: asyncio.AbstractEventLoop,
         on_bug: Callable[[str], object] = stop_process,
-        latency: Histogram | None = None,
+        latencies: Latencies | None = None,
     ) -> None:
-        """latency: how long turns take is noted there."""
-        self._latency = latency or Histogram()
+        """latencies: how long turns and their parts take is noted there."""
+        self._latencies = latencies or Latencies()
         self._loop = loop
         self._on_bug = on_bug
         self._node: SteppedNode | None = None
         self._begin_step: list[Callable[[], None]] = []
-        self._end_step: list[Callable[[], None]] = []
+        self._end_step: list[tuple[Callable[[], None], Histogram | None]] = []
         self._last: list[Callable[[], None]] = []
         self._running = False
         self._scheduled = False
@@ -115,9 +115,10 @@ class Turns:
         """Call *begin_step* before every step: what it still has for the node is part of it."""
         self._begin_step.append(begin_step)
 
-    def after_step(self, end_step: Callable[[], None]) -> None:
-        """Call *end_step* after every step, after those added before."""
-        self._end_step.append(end_step)
+    def after_step(self, end_step: Callable[[], None], latency: Histogram | None = None) -> None:
+        """Call *end_step* after every step, after those added before; how long it takes is noted
+        in *latency*."""
+        self._end_step.append((end_step, latency))
 
     def soon(self, action: Callable[[], None]) -> None:
         """Call *action* when all that is being done now is done: at the end of a running turn, or
@@ -196,15 +197,21 @@ class Turns:
         if self._stopped or self._node is None:
             return
         self._running = True
-        began_ns = time.monotonic_ns()
+        clock, latencies = time.monotonic_ns, self._latencies
+        began_ns = now_ns = clock()
         try:
             for _ in range(ROUNDS_MAX):
                 for begin_step in self._begin_step:
                     begin_step()
                 self._again = False
                 self._node.step()
-                for end_step in self._end_step:
+                then_ns, now_ns = now_ns, clock()
+                latencies.step.record(now_ns - then_ns)
+                for end_step, latency in self._end_step:
                     end_step()
+                    if latency is not None:
+                        then_ns, now_ns = now_ns, clock()
+                        latency.record(now_ns - then_ns)
                 if not self._again or self._stopped:
                     break
         except Exception:
@@ -218,4 +225,7 @@ class Turns:
             self.wake()
         for action in last:
             action()
-        self._latency.record(time.monotonic_ns() - began_ns)
+        ended_ns = clock()
+        if last:
+            latencies.reply.record(ended_ns - now_ns)
+        latencies.turn.record(ended_ns - began_ns)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from replblk.model.latency import Latencies
 from replblk.shell import disk_writer
 from replblk.shell.disk_writer import IOV_MAX, DiskWriter, WriteOp, WriteQueue, merged_runs
 
@@ -22,7 +23,8 @@ class Commits:
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(FILE_BYTES))
         self.path = path
-        self.queue = WriteQueue()
+        self.latencies = Latencies()
+        self.queue = WriteQueue(self.latencies)
         self.reported: list[list[int]] = []
         self.on_report: Callable[[], None] = lambda: None
         self._answered = threading.Semaphore(0)
@@ -71,6 +73,13 @@ class Calls:
             return real(*args)
 
         monkeypatch.setattr(os, name, call)
+
+
+def test_waiting_writing_and_flushing_are_timed_for_each_batch(commits: Commits) -> None:
+    commits.put(write(1, 0, b"a" * 512))
+    commits.put(write(2, 512, b"b" * 512, durable=False))
+    found = commits.latencies
+    assert [found.disk_queue.count, found.disk_write.count, found.disk_flush.count] == [2, 2, 1]
 
 
 def test_a_durable_write_is_flushed_before_it_is_answered(

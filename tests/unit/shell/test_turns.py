@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+from replblk.model.latency import Latencies
 from replblk.shell.turns import Turns
 from tests.support.recorder import Recorder
 
@@ -29,6 +31,22 @@ def test_many_events_of_a_turn_are_one_step_then_the_ports_in_their_order() -> N
     assert node.steps == 2
     assert order == [("links", 2), ("disks", 2)]
     assert len(node.disk) == 10
+    loop.close()
+
+
+def test_the_parts_of_a_turn_are_timed_each_by_itself() -> None:
+    loop = asyncio.new_event_loop()
+    latencies = Latencies()
+    turns = Turns(loop, latencies=latencies)
+    turns.after_step(lambda: time.sleep(0.002), latencies.send)
+    turns.after_step(lambda: turns.soon(lambda: None))
+    turns.drive(Recorder())
+    run(loop)
+    counts = {name: found.count for name, found in latencies.phases.items() if found.count}
+    assert counts == {"step": 1, "send": 1, "reply": 1, "turn": 1}
+    assert latencies.turn.sum_ns >= latencies.send.sum_ns >= 2_000_000
+    parts = (latencies.step, latencies.send, latencies.reply)
+    assert sum(part.sum_ns for part in parts) <= latencies.turn.sum_ns
     loop.close()
 
 
