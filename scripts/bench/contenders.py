@@ -7,26 +7,32 @@ would measure the file system), tells fio where to go, and which processes do th
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from replblk.admin.messages import Reply, Request
+from replblk.shell.control_client import call
+from replblk.shell.run_files import RunFiles
+
 REPLBLK = [sys.executable, "-P", "-m", "replblk.cli"]
 CONFIG = """
-resource r0 {{
+resource {name} {{
   protocol C;
   net {{ connect-int 1; ping-int 10; }}
-  disk {{ c-max-rate 4000M; }}
-  device /dev/drbd0; meta-disk internal;
-  on alpha {{ address 127.0.0.1:{port}; disk {folder}/alpha.img; }}
-  on beta {{ address 127.0.0.2:{port}; disk {folder}/beta.img; }}
+  disk {{ c-max-rate 4000M; {disk} }}
+  on alpha {{ address 127.0.0.1:{port}; {alpha} }}
+  on beta {{ address 127.0.0.2:{port}; {beta} }}
 }}
 """
 START_S = 20.0
+COMMAND_S = 300.0
 
 
 class Contender(Protocol):
@@ -36,6 +42,9 @@ class Contender(Protocol):
 
     def target(self) -> list[str]:
         """fio's words for where to read and write."""
+
+    def images(self) -> list[Path]:
+        """Where a write has to be durable before it is answered."""
 
     def processes(self) -> list[int]:
         """Who does the work."""
@@ -49,40 +58,86 @@ class ReplblkPair:
 
     name = "replblk pair"
 
-    def __init__(self, folder: Path, size: int, *, filled: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        *,
+        filled: bool = True,
+        synced: bool = True,
+        volumes: int = 1,
+        disk: str = "",
+        settings: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """size: of each volume. synced: by a full sync; else both files count as equal from the
+        beginning. disk: more options of drbd.conf; settings: lines of replblk.toml."""
         folder.mkdir(parents=True)
         self.folder = folder
+        self.volumes = volumes
+        self._environment = {**os.environ, **(environment or {})}
+        self._started: list[str] = []
         self.config = folder / "drbd.conf"
-        self.config.write_text(CONFIG.format(port=free_port(), folder=folder))
+        nodes = {
+            node: " ".join(
+                f"volume {number} {{ device /dev/drbd{number}; meta-disk internal; "
+                f"disk {self.image(node, number)}; }}"
+                for number in range(volumes)
+            )
+            for node in ("alpha", "beta")
+        }
+        self.config.write_text(CONFIG.format(name="r0", port=free_port(), disk=disk, **nodes))
+        (folder / "replblk.toml").write_text(settings)
         for node in ("alpha", "beta"):
-            make_file(self.image(node), size, filled=filled)
+            for number in range(volumes):
+                make_file(self.image(node, number), size, filled=filled)
             self.run(node, "create-md", "--force", "r0")
             self.run(node, "up", "r0")
+            self._started.append(node)
         self.run("alpha", "wait-connect", "r0")
         self.sync_s = 0.0
-        if filled:
+        if synced:
             began = time.monotonic()
-            self.run("alpha", "primary", "--force", "r0")
-            self.run("alpha", "wait-sync", "r0")
+            self.ask("alpha", "primary", force=True)
+            self.ask("alpha", "wait-sync")
             self.sync_s = time.monotonic() - began
+        else:
+            self.run("alpha", "new-current-uuid", "--clear-bitmap", "r0")
+            self.run("alpha", "primary", "r0")
 
     def run(self, node: str, *arguments: str) -> str:
         """One command of replblk as *node*."""
         where = ["-c", str(self.config), "--node", node, "--run-dir", str(self.folder / node)]
         done = subprocess.run(
-            [*REPLBLK, *where, *arguments], capture_output=True, text=True, check=False
+            [*REPLBLK, *where, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self._environment,
         )
         if done.returncode:
             raise SystemExit(f"replblk {' '.join(arguments)} on {node}: {done.stderr}")
         return done.stdout
 
-    def image(self, node: str) -> Path:
-        """The backing file of a node."""
-        return self.folder / f"{node}.img"
+    def ask(self, node: str, verb: str, **options: bool) -> Reply:
+        """The same without another process, whose start would be measured with it."""
+        files = RunFiles.of(str(self.folder / node), "r0")
+        reply = call(files, Request(verb, None, dict(options)), COMMAND_S)
+        if reply.exit_code:
+            raise SystemExit(f"replblk {verb} on {node}: {reply.text}")
+        return reply
 
-    def target(self) -> list[str]:
+    def image(self, node: str, volume: int = 0) -> Path:
+        """The backing file of a node."""
+        return self.folder / (f"{node}-{volume}.img" if volume else f"{node}.img")
+
+    def images(self) -> list[Path]:
+        """Both nodes' files of the first volume."""
+        return [self.image("alpha"), self.image("beta")]
+
+    def target(self, volume: int = 0) -> list[str]:
         """The Primary's export."""
-        return nbd_words(self.folder / "alpha" / "r0" / "nbd.sock", "0")
+        return nbd_words(self.folder / "alpha" / "r0" / "nbd.sock", str(volume))
 
     def processes(self) -> list[int]:
         """Both daemons."""
@@ -98,9 +153,10 @@ class ReplblkPair:
         ]
 
     def close(self) -> None:
-        """Both daemons down."""
-        for node in ("alpha", "beta"):
+        """Both daemons down, and their files gone."""
+        for node in self._started:
             self.run(node, "down", "r0")
+        shutil.rmtree(self.folder)
 
 
 class PlainDisk:
@@ -113,19 +169,13 @@ class PlainDisk:
         self.path = folder / "disk.img"
         make_file(self.path, size, filled=True)
 
-    def copy_s(self) -> float:
-        """Seconds that dd takes to copy it, durably: what a full sync is measured by."""
-        copy = self.path.with_name("copy.img")
-        began = time.monotonic()
-        words = [f"if={self.path}", f"of={copy}", "bs=1M", "conv=fdatasync", "status=none"]
-        subprocess.run(["dd", *words], check=True)
-        took = time.monotonic() - began
-        copy.unlink()
-        return took
-
     def target(self) -> list[str]:
         """The file."""
         return ["--ioengine=libaio", f"--filename={self.path}", "--direct=1", "--sync=dsync"]
+
+    def images(self) -> list[Path]:
+        """The file."""
+        return [self.path]
 
     def processes(self) -> list[int]:
         """None: fio does it all."""
@@ -140,22 +190,33 @@ class QemuNbd:
 
     name = "qemu-nbd"
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, size: int, *, port: int = 0) -> None:
+        """port: of TCP on 127.0.0.1; 0: a unix socket."""
         folder.mkdir(parents=True)
-        self._socket = folder / "nbd.sock"
-        make_file(folder / "disk.img", size)
+        self.path = folder / "disk.img"
+        at = folder / "nbd.sock"
+        self.uri = f"nbd://127.0.0.1:{port}" if port else f"nbd+unix:///?socket={at}"
+        make_file(self.path, size)
         self._process = subprocess.Popen(
             [
                 *("qemu-nbd", "--persistent", "--shared=8", "--format=raw"),
-                *("--cache=directsync", "--aio=native", f"--socket={self._socket}"),
-                str(folder / "disk.img"),
+                *("--cache=directsync", "--aio=native"),
+                *(["--bind=127.0.0.1", f"--port={port}"] if port else [f"--socket={at}"]),
+                str(self.path),
             ]
         )
-        wait_for_socket(self._socket)
+        if port:
+            wait_for_port(port)
+        else:
+            wait_for_socket(at)
 
     def target(self) -> list[str]:
         """The export."""
-        return nbd_words(self._socket, "")
+        return ["--ioengine=nbd", f"--uri={self.uri}"]
+
+    def images(self) -> list[Path]:
+        """The one file."""
+        return [self.path]
 
     def processes(self) -> list[int]:
         """The one process."""
@@ -201,6 +262,19 @@ def wait_for_socket(path: Path) -> None:
             except OSError:
                 if time.monotonic() > deadline_s:
                     raise SystemExit(f"nobody listens on {path}") from None
+        time.sleep(0.05)
+
+
+def wait_for_port(port: int) -> None:
+    """Until somebody answers on a TCP port of 127.0.0.1."""
+    deadline_s = time.monotonic() + START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline_s:
+                raise SystemExit(f"nobody listens on port {port}") from None
         time.sleep(0.05)
 
 

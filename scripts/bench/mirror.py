@@ -17,6 +17,7 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.bench.contenders import (
@@ -25,6 +26,7 @@ from scripts.bench.contenders import (
     free_port,
     make_file,
     nbd_words,
+    wait_for_port,
     wait_for_socket,
 )
 
@@ -36,25 +38,33 @@ class Mirror:
 
     name = "QEMU mirror"
 
-    def __init__(self, folder: Path, size: int, *, direct: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        *,
+        direct: bool = True,
+        threads: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """direct: past the page cache; threads: by system calls instead of the kernel's AIO."""
         folder.mkdir(parents=True)
         self.folder = folder
+        how = "cache.direct=on," if direct else ""
+        self._how = how + ("aio=native," if direct and not threads else "")
+        self._environment = {**os.environ, **(environment or {})}
         port = free_port()
         for node in ("source", "target"):
             make_file(folder / f"{node}.img", size)
-        self._target = _daemon(
-            folder,
+        self._target = self._daemon(
             "target",
-            direct,
             *("--nbd-server", f"addr.type=inet,addr.host=127.0.0.1,addr.port={port}"),
             *("--export", "nbd,id=export,node-name=disk,name=disk,writable=on,writethrough=on"),
         )
         self._socket = folder / "nbd.sock"
-        _wait_for_port(port)
-        self._source = _daemon(
-            folder,
+        wait_for_port(port)
+        self._source = self._daemon(
             "source",
-            direct,
             *("--nbd-server", f"addr.type=unix,addr.path={self._socket}"),
             *("--export", "nbd,id=export,node-name=disk,name=disk,writable=on,writethrough=on"),
             *("--chardev", f"socket,id=qmp,path={folder}/qmp.sock,server=on,wait=off"),
@@ -67,6 +77,12 @@ class Mirror:
         self._begin_mirror()
         for process in (self._source, self._target):
             _send_at_once(process.pid)
+
+    def _daemon(self, node: str, *words: str) -> subprocess.Popen[bytes]:
+        file = f"driver=file,node-name=disk,{self._how}filename={self.folder}/{node}.img"
+        return subprocess.Popen(
+            ["qemu-storage-daemon", "--blockdev", file, *words], env=self._environment
+        )
 
     def _begin_mirror(self) -> None:
         with _Monitor(self.folder / "qmp.sock") as monitor:
@@ -85,6 +101,10 @@ class Mirror:
         """The source's export."""
         return nbd_words(self._socket, "disk")
 
+    def images(self) -> list[Path]:
+        """Both files."""
+        return [self.folder / f"{node}.img" for node in ("source", "target")]
+
     def processes(self) -> list[int]:
         """Both daemons."""
         return [self._source.pid, self._target.pid]
@@ -93,19 +113,6 @@ class Mirror:
         """Ended, the source first."""
         end(self._source)
         end(self._target)
-
-
-def _daemon(folder: Path, node: str, direct: bool, *words: str) -> subprocess.Popen[bytes]:
-    cache = "cache.direct=on," if direct else ""
-    aio = "aio=native," if direct else ""
-    return subprocess.Popen(
-        [
-            "qemu-storage-daemon",
-            "--blockdev",
-            f"driver=file,node-name=disk,{cache}{aio}filename={folder}/{node}.img",
-            *words,
-        ]
-    )
 
 
 class _Monitor:
@@ -138,18 +145,6 @@ class _Monitor:
             if "error" in answer:
                 raise SystemExit(f"QEMU: {command}: {answer['error']['desc']}")
         raise SystemExit(f"QEMU ended during {command}")
-
-
-def _wait_for_port(port: int) -> None:
-    deadline_s = time.monotonic() + START_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline_s:
-                raise SystemExit(f"nobody listens on port {port}") from None
-        time.sleep(0.05)
 
 
 def _send_at_once(process: int) -> None:

@@ -43,13 +43,16 @@ class Proof:
         if counts is None:
             pairs = zip(self.flush_calls, self.ring_calls, strict=True)
             counts = tuple(calls + ring for calls, ring in pairs)
-        return all(count >= self.writes for count in counts)
+        return bool(counts) and all(count >= self.writes for count in counts)
 
 
 def flushes_of(
-    target: Sequence[str], processes: Sequence[int], images: Sequence[Path], writes: int
+    target: Sequence[str], processes: Sequence[int], images: Sequence[Path] | None, writes: int
 ) -> Proof:
-    """Send *writes* scattered writes one by one while *processes* and *images* are watched."""
+    """Send *writes* scattered writes one by one while *processes* and *images* are watched.
+
+    images: None where the kernel can't tell, as in memory.
+    """
     with tempfile.TemporaryDirectory() as folder, _flushed_inodes() as flushed:
         logs = [Path(folder) / str(process) for process in processes]
         tracers = [
@@ -73,7 +76,7 @@ def flushes_of(
             tracer.wait()
         texts = [log.read_text() for log in logs]
         files = None
-        if flushed is not None:
+        if flushed is not None and images is not None:
             found = Counter(_INODE.findall((flushed / "trace").read_text()))
             files = tuple(found[str(image.stat().st_ino)] for image in images)
     return Proof(

@@ -76,7 +76,7 @@ def plain_table(found: dict[tuple[str, str], list[Figures]]) -> list[str]:
     """Markdown: the pair beside the disk itself. Both replicas share it: half is the most."""
     lines = ["| work | replblk pair | plain disk | ratio |", "|---|---|---|---|"]
     for (work, name), plain in found.items():
-        if name == "plain disk":
+        if name == "plain disk" and (work, "replblk pair") in found:
             ours = [run.rate for run in found[work, "replblk pair"]]
             theirs = [run.rate for run in plain]
             row = Row(work, name, 0, 0, ours=ours, theirs=theirs)
