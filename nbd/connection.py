@@ -85,6 +85,16 @@ class Connection(asyncio.BufferedProtocol):
         return self._server.receive_buffer[len(rest) :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        parsed = self._server.parsed
+        if parsed is None:
+            self._take(nbytes)
+            return
+        began_ns = time.monotonic_ns()
+        self._take(nbytes)
+        parsed(time.monotonic_ns() - began_ns)
+
+    def _take(self, nbytes: int) -> None:
+        """Requests are made of what was received."""
         if self._gone or self._ending:
             return
         self._received += nbytes
@@ -106,12 +116,8 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self.abort("the client sent bytes in clear after STARTTLS")
             return
-        parsed = self._server.parsed
-        began_ns = time.monotonic_ns() if parsed is not None else 0
         used = self._feed(filled)
         self._rest = bytes(filled[used:])
-        if parsed is not None:
-            parsed(time.monotonic_ns() - began_ns)
         if self._handshake.starting_tls:
             self._start_tls()
         else:

@@ -100,6 +100,19 @@ def test_a_client_lists_looks_opens_writes_and_reads(server: Served) -> None:
         client.disc()
 
 
+def test_the_time_of_every_receive_is_told(server: Served) -> None:
+    """Whatever way the requests take: those that arrive whole have one of their own."""
+    told: list[int] = []
+    server.server.parsed = told.append
+    with server.connect() as client:
+        client.open("disk")
+        before = len(told)
+        for block in range(20):
+            client.write(block * 4096, b"x" * 4096)
+        assert len(told) >= before + 20
+    assert all(took_ns >= 0 for took_ns in told)
+
+
 def test_tcp_and_export_name_work_as_well(server: Served) -> None:
     with Client.connect(("127.0.0.1", server.port)) as client:
         client.open_export_name("disk")
