@@ -129,6 +129,12 @@ SETTINGS: tuple[Setting, ...] = (
         *("sockets and logs of the daemons", _directory),
     ),
     Setting(
+        *("state_dir", "absolute path", '`""`: `/var/lib/drbd`'),
+        "what has to outlive a reboot: how large each backing device was, for one that grows while "
+        "nobody has it. Beside a `run_dir` that is not root's usual one: that",
+        _directory,
+    ),
+    Setting(
         *("nbd_connections_max", "1..65535", "`64`"),
         *("NBD connections of one daemon at a time", _whole(1, 65535)),
     ),

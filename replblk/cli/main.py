@@ -15,6 +15,7 @@ import click
 from replblk import __version__
 from replblk.cli.device_commands import DEVICE_COMMANDS
 from replblk.cli.metadata_commands import METADATA_COMMANDS
+from replblk.cli.resize_command import RESIZE_COMMANDS
 from replblk.cli.resource_commands import RESOURCE_COMMANDS
 from replblk.cli.role_commands import ROLE_COMMANDS
 from replblk.cli.session import EXIT_USAGE, Session, complain
@@ -77,11 +78,8 @@ def app(
 
 
 for _command in (
-    *RESOURCE_COMMANDS,
-    *ROLE_COMMANDS,
-    *STATUS_COMMANDS,
-    *METADATA_COMMANDS,
-    *DEVICE_COMMANDS,
+    *(*RESOURCE_COMMANDS, *ROLE_COMMANDS, *RESIZE_COMMANDS, *STATUS_COMMANDS),
+    *(*METADATA_COMMANDS, *DEVICE_COMMANDS),
 ):
     app.add_command(_command)
 

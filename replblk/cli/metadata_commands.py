@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -19,6 +19,7 @@ from replblk.cli.session import Session, complain, named, volumes_of
 from replblk.model.config import Resource, VolumeConfig
 from replblk.model.errors import AdminError
 from replblk.shell.control_client import NotRunningError
+from replblk.shell.last_known import LastKnownSize
 
 EXIT_CONFIGURED = 20
 DEVICE_UUID_BITS = 64
@@ -30,7 +31,17 @@ def _each_volume(
     session: Session, names: tuple[str, ...], what: str, one: _OnVolume, *, ask: bool = False
 ) -> int:
     """Do *one* to each volume's metadata, unless a daemon has it; ask: then the daemon tells."""
+    return _each_with_resource(session, names, what, lambda _, volume: one(volume), ask=ask)
 
+
+def _each_with_resource(
+    session: Session,
+    names: Sequence[str],
+    what: str,
+    one: Callable[[Resource, VolumeConfig], int],
+    *,
+    ask: bool = False,
+) -> int:
     def on_resource(resource: Resource, chosen: int | None) -> int:
         for number in volumes_of(resource, chosen):
             volume = resource.volume(number)
@@ -42,7 +53,7 @@ def _each_volume(
                 status = _told_by_daemon(session, resource, number, what)
             else:
                 _refuse_attached(session, resource, volume)
-                status = one(volume)
+                status = one(resource, volume)
             if status:
                 return status
         return 0
@@ -87,6 +98,11 @@ def _confirm(question: str) -> bool:
 
 def _place(volume: VolumeConfig) -> tuple[str, str, int | None]:
     return volume.disk, volume.meta_disk, volume.meta_index
+
+
+def _known(session: Session, resource: Resource, volume: VolumeConfig) -> LastKnownSize:
+    folder = session.files(resource).state_folder(session.settings.state_dir)
+    return LastKnownSize(folder, volume.minor, volume.disk, complain)
 
 
 @resource_command("create-md")
@@ -149,9 +165,43 @@ def apply(session: Session, names: tuple[str, ...]) -> int:
     """After a crash: mark what the activity log names as out of sync. "up" does it by itself."""
     from replblk.shell.offline_md import apply_al
 
-    return _each_volume(
-        session, names, "apply-al", lambda volume: apply_al(*_place(volume), out=click.echo)
+    return _each_with_resource(
+        session,
+        names,
+        "apply-al",
+        lambda resource, volume: apply_al(
+            *_place(volume), known=_known(session, resource, volume), out=click.echo
+        ),
     )
+
+
+@resource_command("check-resize")
+def check(session: Session, names: tuple[str, ...]) -> int:
+    """A backing device of RES grew: move the metadata to its new end, or note its size.
+
+    What runs is resized as far as that is possible now; "up" moves metadata by itself.
+    """
+    from replblk.shell.offline_md import check_resize
+
+    def on_resource(resource: Resource, chosen: int | None) -> int:
+        for number in volumes_of(resource, chosen):
+            volume = resource.volume(number)
+            if not session.dry_run and _is_attached(session, resource, volume):
+                session.ask(resource, "resize", number)  # refused or not: as far as it goes
+                continue
+            status = _each_with_resource(
+                session,
+                [named(resource, number)],
+                "check-resize",
+                lambda of, volume: check_resize(
+                    *_place(volume), known=_known(session, of, volume), out=click.echo
+                ),
+            )
+            if status:
+                return status
+        return 0
+
+    return session.each(names, on_resource)
 
 
 @resource_command("show-gi")
@@ -176,4 +226,4 @@ def get_generation(session: Session, names: tuple[str, ...]) -> int:
     )
 
 
-METADATA_COMMANDS = (create, dump, wipe, apply, show_generation, get_generation)
+METADATA_COMMANDS = (create, dump, wipe, apply, check, show_generation, get_generation)

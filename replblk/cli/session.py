@@ -23,7 +23,7 @@ from replblk.model.errors import AdminError, ConfigError
 from replblk.model.status import NodeStatus
 from replblk.shell.control_client import call
 from replblk.shell.links import is_own_address
-from replblk.shell.run_files import RunFiles
+from replblk.shell.run_files import ROOT_RUN_DIR, RunFiles
 
 EXIT_USAGE = 1
 EXIT_CONFIG = 10
@@ -80,7 +80,7 @@ class Session:
         if chosen:
             return os.path.abspath(chosen)
         if os.geteuid() == 0:
-            return "/run/replblk"
+            return ROOT_RUN_DIR
         if home := os.environ.get("XDG_RUNTIME_DIR"):
             return os.path.join(home, "replblk")
         raise AdminError(

@@ -29,6 +29,8 @@ class AlGate:
         """Who wants cold extents, in order."""
         self._writing: Change | None = None
         self._closed = False
+        self._held = False
+        self._when_idle: Callable[[], None] | None = None
 
     @property
     def log(self) -> ActivityLog:
@@ -58,7 +60,7 @@ class AlGate:
 
     def pump(self) -> bool:
         """Start a transaction for what waits, if none is being written; True if one was started."""
-        if self._writing is not None or not self.waiting or self._closed:
+        if self._writing is not None or not self.waiting or self._closed or self._held:
             return False
         if self._admit():
             return True
@@ -88,9 +90,28 @@ class AlGate:
             settled(True)
         return True
 
+    def hold(self, then: Callable[[], None]) -> None:
+        """Begin no transaction until ``release``; *then* is called when none is being written."""
+        assert not self._held
+        self._held = True
+        if self._writing is None or self._closed:
+            then()
+        else:
+            self._when_idle = then
+
+    def release(self) -> None:
+        """Transactions go on."""
+        self._held = False
+
+    def _idle(self) -> None:
+        then, self._when_idle = self._when_idle, None
+        if then is not None:
+            then()
+
     def close(self) -> None:
         """The disk is going away: everybody who waits is told so."""
         self._closed = True
+        self._idle()
         waiting, self.waiting = self.waiting, deque()
         for _, go in waiting:
             go(False)
@@ -110,6 +131,7 @@ class AlGate:
         self._writing = None
         self._log.commit(change)
         self._admit()
+        self._idle()
 
     def _admit(self) -> bool:
         """Let those in front go whose extents are all hot now; True if anybody went."""

@@ -4,8 +4,9 @@
     durable ─► activity log initialised ─► superblock durable ─► disk state, or Negotiating
 
 Nothing is written before everything was read and judged; whatever is wrong refuses the attach with
-its reason. Detaching goes the other way: Failed, everything in flight ends, Diskless, closed.
-Source: metadata, attach.
+its reason. A device that grew while nobody had it open has no metadata at its end: they are looked
+for where they were last known to be, attached there, and moved to the end. Detaching goes the other
+way: Failed, everything in flight ends, Diskless, closed. Source: metadata, attach.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from replblk.engine.al_gate import AlGate
 from replblk.engine.meta_store import MetaStore
 from replblk.engine.ports import Answer, Buffer, OpenFailed
+from replblk.engine.resizing import set_capacity
 from replblk.meta.activity_log import ActivityLog, clamp_extents
 from replblk.meta.al_transaction import Replay, replay
 from replblk.meta.bitmap import Bitmap
@@ -33,22 +35,26 @@ from replblk.rules.sizes import agreed_size
 if TYPE_CHECKING:
     from replblk.engine.context import Context
     from replblk.engine.disk_failure import DiskFailure
+    from replblk.engine.resizing import Resizing
     from replblk.engine.volume import Volume
 
 BLOCK_BYTES = 4096
 BITMAP_READ_BYTES = 1 << 20
 ERR_IO_MD = 118
+ERR_NO_METADATA = 119
 ERR_SHRINK = 170
 ERR_OTHER_DATA = 150
+OTHER_DEVICE = "no metadata at the end, and those at the last known place are of another device"
 Told = Callable[[Answer], None]
 
 
 class Attach:
     """Attaches and detaches the disks of a node."""
 
-    def __init__(self, ctx: Context, disk_failure: DiskFailure) -> None:
+    def __init__(self, ctx: Context, disk_failure: DiskFailure, resizing: Resizing) -> None:
         self._ctx = ctx
         self._disk_failure = disk_failure
+        self._resizing = resizing
 
     def attach(self, volume: Volume, told: Told) -> None:
         """Attach the configured backing device; the answer says what became of it."""
@@ -62,7 +68,7 @@ class Attach:
         volume.backing = disk
         volume.io_failed = False
         self._ctx.states.force(volume, "attach", disk=DiskState.ATTACHING)
-        _Attachment(self._ctx, volume, self._disk_failure, told).begin()
+        _Attachment(self._ctx, volume, self._disk_failure, self._resizing, told).begin()
 
     def detach(self, volume: Volume, then: Callable[[], None]) -> None:
         """The disk is Failed: wait for what is in flight, then let it go; *then* it is Diskless."""
@@ -92,11 +98,20 @@ class Attach:
 class _Attachment:
     """One attach in progress."""
 
-    def __init__(self, ctx: Context, volume: Volume, disk_failure: DiskFailure, told: Told) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        volume: Volume,
+        disk_failure: DiskFailure,
+        resizing: Resizing,
+        told: Told,
+    ) -> None:
         self._ctx = ctx
         self._volume = volume
         self._disk_failure = disk_failure
+        self._resizing = resizing
         self._told = told
+        self._at_last_known = False
         self._superblock: Superblock
         self._layout: Layout
         self._replay: Replay | None = None
@@ -132,20 +147,51 @@ class _Attachment:
         if errno:
             self._refuse(f"IO error(s) occurred reading the superblock (errno {errno})", ERR_IO_MD)
             return
-        assert data is not None and self._volume.backing is not None
-        layout_of = partial(Layout.internal, self._volume.backing.size_bytes)
+        assert data is not None
+        layout_of = partial(Layout.internal, self._layout.device_bytes)
         try:
             superblock = Superblock.decode(bytes(data), layout_of)
             self._layout = layout_of(superblock.al_stripes, superblock.al_stripe_size_4k)
         except MetadataError as error:
-            self._refuse(str(error), error.number)
+            self._look_elsewhere(error)
+            return
+        if self._at_last_known and superblock.device_uuid != self._known()[1]:
+            self._look_elsewhere(MetadataError(OTHER_DEVICE, ERR_NO_METADATA))
             return
         self._superblock = superblock
-        if superblock.needs_apply_al:
+        if MdFlag.FULL_SYNC in superblock.flags:
+            # Neither log nor bitmap have to say anything, and may be in the middle of a move.
+            self._bitmap = Bitmap(bits_of_capacity(superblock.la_size_sect))
+            self._judge()
+        elif superblock.needs_apply_al:
             size = self._layout.al_blocks * BLOCK_BYTES
             self._ctx.io.read(self._volume, self._layout.al_offset_bytes, size, self._got_log)
         else:
             self._read_bitmap()
+
+    def _known(self) -> tuple[int, int]:
+        assert self._volume.backing is not None
+        return self._volume.backing.last_known()
+
+    def _look_elsewhere(self, why: MetadataError) -> None:
+        """No metadata at the end: the device may have grown since they were written."""
+        size, _ = self._known()
+        assert self._volume.backing is not None
+        now = self._volume.backing.size_bytes
+        if self._at_last_known or not size or size == now:
+            self._refuse(str(why), why.number)
+        elif size > now:
+            self._refuse(
+                f"{why}. The device had {size} bytes when its metadata were written last, and has "
+                f"{now} now: what was cut off held them",
+                why.number,
+            )
+        else:
+            self._at_last_known = True
+            self._layout = Layout.internal(size)
+            self._ctx.io.read(
+                self._volume, self._layout.md_offset_bytes, BLOCK_BYTES, self._got_superblock
+            )
 
     def _got_log(self, errno: int, data: Buffer | None) -> None:
         if errno:
@@ -231,6 +277,8 @@ class _Attachment:
         )
         if warning:
             self._ctx.tell(Level.WARNING, warning, volume.number)
+        if state.conn >= ConnState.CONNECTED and volume.peer_size_sectors:
+            size = min(size, max(last, volume.peer_size_sectors))
         self._take_over(size)
 
     def _take_over(self, size: int) -> None:
@@ -263,7 +311,7 @@ class _Attachment:
             bitmap.set_all()
         volume.layout = layout
         volume.bitmap = bitmap
-        volume.capacity_sectors = size
+        set_capacity(self._ctx, volume, size)
         volume.own_max_sectors = layout.usable_sectors
         volume.crashed_primary = bool(flags & (MdFlag.CRASHED_PRIMARY | MdFlag.PRIMARY_IND))
         volume.degraded = (
@@ -317,8 +365,31 @@ class _Attachment:
                 f"IO error(s) occurred writing the activity log (errno {errno})", ERR_IO_MD
             )
             return
-        volume, flags = self._volume, self._superblock.flags
+        volume = self._volume
         volume.al_gate = AlGate(volume, self._log)
+        if not self._at_last_known:
+            self._in_place("")
+            return
+        assert volume.backing is not None
+        superblock = self._superblock
+        place = Layout.internal(
+            volume.backing.size_bytes, superblock.al_stripes, superblock.al_stripe_size_4k
+        )
+        self._ctx.tell(
+            Level.INFO, "Moving the internal meta data to its proper location", volume.number
+        )
+        self._resizing.change(volume, place, volume.capacity_sectors, fill=1, told=self._in_place)
+
+    def _in_place(self, why: str) -> None:
+        """The metadata are where they belong, or stay where they were; say what the disk is."""
+        volume, flags = self._volume, self._superblock.flags
+        if volume.meta is None or volume.al_gate is None or volume.meta.dead:
+            self._refuse(f"IO error(s) occurred moving the metadata: {why}", ERR_IO_MD)
+            return
+        if why:
+            self._ctx.tell(Level.ERROR, f"the metadata stay where they were: {why}", volume.number)
+        assert volume.backing is not None and volume.layout is not None
+        volume.backing.remember(volume.layout.device_bytes, self._superblock.device_uuid)
         disk, pdsk = initial_disk(
             MdFlag.CONSISTENT in flags,
             MdFlag.WAS_UP_TO_DATE in flags,

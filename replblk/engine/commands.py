@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from replblk.engine.fencing import PeerFencing
     from replblk.engine.handover import Handover
     from replblk.engine.role_change import RoleChange
+    from replblk.engine.sizes import DeviceSize
     from replblk.engine.state_change import StateRequests
     from replblk.engine.verify import Verify
     from replblk.engine.volume import Volume
@@ -56,6 +57,7 @@ class Commands:
         requests: StateRequests,
         roles: RoleChange,
         verify: Verify,
+        sizes: DeviceSize,
         fencing: PeerFencing,
         handover: Handover,
     ) -> None:
@@ -86,6 +88,7 @@ class Commands:
             "invalidate": self._each(self._invalidate),
             "invalidate-remote": self._each(self._invalidate_remote),
             "verify": self._each(self._start_verify),
+            "resize": self._each(sizes.resize),
             "new-current-uuid": self._each(NewCurrentUuid(ctx).run),
             "outdate": self._each(self._outdate),
             "pause-sync": self._each(self._pause),

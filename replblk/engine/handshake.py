@@ -311,8 +311,11 @@ def send_sync_param(ctx: Context, volume: Volume) -> None:
     ctx.peer.send(sync_param_command(ctx.peer.apv), packet, volume.number)
 
 
-def send_sizes(ctx: Context, volume: Volume, *, dds_flags: int = 0) -> None:
-    """Our sizes: what the disk holds, what the configuration allows, what the device has now."""
+def send_sizes(ctx: Context, volume: Volume, *, dds_flags: int = 0, asks: bool = False) -> None:
+    """Our sizes: what the disk holds, what the configuration allows, what the device has now.
+
+    asks: the peer is to look at its disk again and to tell its sizes (a resize).
+    """
     attached = volume.state.disk >= DiskState.NEGOTIATING
     backing = volume.backing
     ctx.peer.send(
@@ -320,7 +323,7 @@ def send_sizes(ctx: Context, volume: Volume, *, dds_flags: int = 0) -> None:
         Sizes(
             d_size=volume.own_max_sectors if attached else 0,
             u_size=volume.user_size_sectors if attached else 0,
-            c_size=volume.capacity_sectors,
+            c_size=0 if asks else volume.capacity_sectors,
             max_bio_size=ctx.peer.request_bytes_max,
             dds_flags=dds_flags,
             physical_block_size=backing.block_bytes if backing is not None else 512,

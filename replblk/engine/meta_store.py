@@ -48,7 +48,11 @@ class MetaStore:
         """How many of the marks withdrawn so far are of blocks whose data are durable."""
         self.full_sync = False
         """The on-disk bitmap is not to be believed: all of it counts as set (MdFlag.FULL_SYNC)."""
+        self.growing_to = 0
+        """The size that is being made durable, before clients see it; 0: none."""
         self.dead = False
+        self._held = False
+        self._holder: Told | None = None
 
     # -- superblock ---------------------------------------------------------------------------
 
@@ -63,7 +67,7 @@ class MetaStore:
         flags = flags | MdFlag.FULL_SYNC if self.full_sync else flags & ~MdFlag.FULL_SYNC
         return replace(
             self._base,
-            la_size_sect=volume.capacity_sectors,
+            la_size_sect=self.growing_to or volume.capacity_sectors,
             uuids=volume.uuids,
             flags=flags,
             la_peer_max_bio_size=volume.peer_max_bio_bytes or self._base.la_peer_max_bio_size,
@@ -77,7 +81,11 @@ class MetaStore:
             return
         if told is not None:
             self._wishes.append(told)
-        if not self._writing:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Write the superblock if somebody waits for it, unless the store is (being) held."""
+        if not self._writing and not self._held and self._holder is None:
             self._write_superblock()
 
     def _write_superblock(self) -> None:
@@ -138,6 +146,7 @@ class MetaStore:
         else:
             self._writing = False
             self._refuse_waiting()
+            self._maybe_hold()
 
     def _put_superblock(self) -> None:
         wanted = self.superblock()
@@ -160,9 +169,40 @@ class MetaStore:
             elif self._writing:
                 pass  # whoever was told asked for another write at once
             elif self._wishes or self.superblock().encode() != self._durable:
-                self._write_superblock()
+                self._go_on()
+            self._maybe_hold()
 
         self._ctx.io.write(self._volume, layout.md_offset_bytes, block, done)
+
+    # -- moving -------------------------------------------------------------------------------
+
+    def hold(self, told: Told) -> None:
+        """Write nothing more until ``release``; tell when nothing is being written."""
+        assert self._holder is None and not self._held, "the metadata are held already"
+        self._holder = told
+        self._maybe_hold()
+
+    def _maybe_hold(self) -> None:
+        if self._holder is None or self._writing or self._bitmap_writing or self._bitmap_queue:
+            return
+        told, self._holder = self._holder, None
+        self._held = True
+        self._ctx.defer(lambda: told(not self.dead))
+
+    def release(self, written: Superblock | None) -> None:
+        """Go on. written: the superblock that is on the disk now, at the layout's place."""
+        self._held = False
+        if written is not None:
+            self._base, self._durable = written, written.encode()
+        if self.dead:
+            self._refuse_waiting()
+        elif self._wishes or (self._durable and self.superblock().encode() != self._durable):
+            self._go_on()
+        self._write_pages()
+
+    def failed(self, why: str) -> None:
+        """Whoever holds the store could not write what has to be on the disk."""
+        self._die(why)
 
     # -- activity log -------------------------------------------------------------------------
 
@@ -193,7 +233,7 @@ class MetaStore:
             self._write_pages()
 
     def _write_pages(self) -> None:
-        while self._bitmap_queue and not self._bitmap_writing:
+        while self._bitmap_queue and not self._bitmap_writing and not self._held:
             only, told = self._bitmap_queue.popleft()
             bitmap, layout = self._volume.bitmap, self._volume.layout
             if self.dead or bitmap is None or layout is None:
@@ -227,6 +267,7 @@ class MetaStore:
                     self._bitmap_writing = False
                     told(not self.dead)
                     self._write_pages()
+                    self._maybe_hold()
 
             left = len(runs)
             # As they are now: what is marked from here on makes the page dirty once more.
@@ -294,6 +335,7 @@ class MetaStore:
         self.dead = True
         if not self._writing:
             self._refuse_waiting()
+        self._maybe_hold()
 
     def _refuse_waiting(self) -> None:
         wishes, self._wishes = self._wishes, []

@@ -39,5 +39,5 @@ def text(volume: Volume, verb: str, header: Sequence[str]) -> str:
             f"while it is in use (at most {DUMP_BYTES_MAX >> 20} MiB); detach it first",
             ERR_NO_DISK,
         )
-    pages = b"".join(bitmap.page(page) for page in range(bitmap.page_count))
+    pages = b"".join(bitmap.look_at(page) for page in range(bitmap.page_count))
     return dump_text(superblock, layout, pages[:size], header).removesuffix("\n")

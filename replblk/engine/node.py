@@ -27,10 +27,12 @@ from replblk.engine.peer_link import PeerLink
 from replblk.engine.peer_state import PeerState
 from replblk.engine.ports import ClientRequest, Command, DiskAnswer, Ports
 from replblk.engine.read import ReadPath
+from replblk.engine.resizing import Resizing
 from replblk.engine.resync_bitmap import ResyncBitmap
 from replblk.engine.resync_source import ResyncSource
 from replblk.engine.resync_target import ResyncTarget
 from replblk.engine.role_change import RoleChange
+from replblk.engine.sizes import DeviceSize
 from replblk.engine.state_change import StateRequests
 from replblk.engine.states import States
 from replblk.engine.status import status_of
@@ -102,7 +104,8 @@ class Node:
             ctx, self._target_ready, lambda why: self._connection.stand_alone(why)
         )
         self._verify = Verify(ctx, failure)
-        self._attach = Attach(ctx, failure)
+        resizing = Resizing(ctx)
+        self._attach = Attach(ctx, failure, resizing)
         self._connection = Connection(
             ctx,
             self._begin_handshake,
@@ -121,6 +124,12 @@ class Node:
             idle=self._writes.idle,
             peer_restarted=lambda volume: self._follow.fencing.peer_restarted(volume),
         )
+        self._sizes = DeviceSize(
+            ctx,
+            resizing,
+            stand_alone=self._connection.disagree,
+            start_source=self._exchange.start_source,
+        )
         self._follow = FollowUps(
             ctx,
             detach=self._detach,
@@ -136,6 +145,7 @@ class Node:
             requests=self._requests,
             roles=roles,
             verify=self._verify,
+            sizes=self._sizes,
             fencing=self._follow.fencing,
             handover=self._handover,
         )
@@ -170,7 +180,7 @@ class Node:
             Cmd.P_PROTOCOL_UPDATE: connection_wide(self._handshake.on_protocol_update),
             Cmd.P_SYNC_PARAM: message(self._handshake.on_sync_param),
             Cmd.P_SYNC_PARAM89: message(self._handshake.on_sync_param),
-            Cmd.P_SIZES: message(states.on_sizes),
+            Cmd.P_SIZES: message(self._sizes.on_sizes),
             Cmd.P_UUIDS: message(states.on_uuids),
             Cmd.P_STATE: message(states.on_state),
             Cmd.P_STATE_CHG_REQ: message(requests.on_request),

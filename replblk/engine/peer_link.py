@@ -79,6 +79,7 @@ class PeerLink:
         self._pings_answered = 0
         self._ping_waiters: deque[tuple[int, Callable[[], None]]] = deque()
         self._pump_running = False
+        self._data_holds = 0
 
     @property
     def up(self) -> bool:
@@ -101,6 +102,7 @@ class PeerLink:
         self.apv, self.features = 80, 0
         self._heard_ns = self._ctx.now_ns()
         self._listening_to = {data[0]}
+        self._data_holds = 0
 
     def agree(self, apv: int, features: int) -> None:
         """Versions are agreed: other headers from now on, on both sockets."""
@@ -251,6 +253,27 @@ class PeerLink:
         finally:
             self._pump_running = False
 
+    def hold_data(self) -> Callable[[], None]:
+        """Handle no more packets of the data socket until what is returned is called.
+
+        For what has to be durable before the next packet may rely on it.
+        """
+        link = self.data
+        if link is None:
+            return _nothing
+        self._data_holds += 1
+        self._listening_to.discard(link)
+
+        def go_on() -> None:
+            if self.data != link:
+                return  # that connection is gone
+            self._data_holds -= 1
+            if not self._data_holds:
+                self._listening_to.add(link)
+                self._ctx.defer(self.pump)
+
+        return go_on
+
     # -- liveness -----------------------------------------------------------------------------
 
     def ping(self, then: Callable[[], None] | None = None) -> None:
@@ -296,6 +319,10 @@ class PeerLink:
             self._ctx.timers.set("ping", net.ping_int * SECOND_NS - quiet_ns, self._ping_due)
         else:
             self.ping()
+
+
+def _nothing() -> None:
+    """There is no connection that could go on."""
 
 
 _META_COMMANDS = _BLOCK_ACKS | {

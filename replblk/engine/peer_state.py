@@ -1,6 +1,6 @@
-"""What the peer tells of a volume: sizes, generation, state; and the sync handshake they lead to.
+"""What the peer tells of a volume: generation and state; and the sync handshake they lead to.
 
-Source: protocol, processing of P_SIZES, P_UUIDS and P_STATE.
+Source: protocol, processing of P_UUIDS and P_STATE.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from replblk.engine.handshake import send_sizes, send_state, send_uuids
+from replblk.engine.handshake import send_state, send_uuids
 from replblk.engine.states import disk_of_report
 from replblk.model.errors import PeerError
 from replblk.model.generation import JUST_CREATED, UuidSet, same_generation
 from replblk.model.notices import Level
 from replblk.model.state import State
-from replblk.model.units import bits_of_capacity
 from replblk.model.vocabulary import CODE_TEXT, Code, ConnState, DiskState, Policy, Role
-from replblk.rules.sizes import agreed_size, diskless_size, effective_user_size, peer_too_small
 from replblk.rules.split_brain import Policies
 from replblk.rules.sync_handshake import Decision, HandshakeFacts, decide
 from replblk.rules.uuid_compare import Side
@@ -28,7 +26,6 @@ from replblk.wire.packets import (
     UUID_FLAG_INCONSISTENT,
     UUID_FLAG_LEFTOVER_BITS,
     UUID_FLAG_SKIP_INITIAL_SYNC,
-    Sizes,
     StateWord,
     Uuids,
 )
@@ -63,69 +60,6 @@ class PeerState:
         self._uuids_changed = uuids_changed
         self._peer_restarted = peer_restarted
         self._idle = idle
-
-    # -- sizes --------------------------------------------------------------------------------
-
-    def on_sizes(self, volume: Volume, sizes: Sizes) -> None:
-        """P_SIZES: agree on the size of the device."""
-        volume.peer_max_sectors = sizes.d_size
-        volume.peer_max_bio_bytes = sizes.max_bio_size
-        if volume.state.disk < DiskState.INCONSISTENT and volume.kept_disk is None:
-            self._diskless_size(volume, sizes)
-            return
-        connected = volume.state.conn > ConnState.WF_REPORT_PARAMS
-        user = (
-            sizes.u_size
-            if connected
-            else effective_user_size(volume.user_size_sectors, sizes.u_size)
-        )
-        new, warning = agreed_size(
-            volume.own_max_sectors,
-            sizes.d_size,
-            volume.capacity_sectors,
-            user,
-            connected=connected,
-            assume_peer_has_space=False,
-        )
-        if warning:
-            self._ctx.tell(Level.WARNING, warning, volume.number)
-        disk = volume.kept_disk if volume.kept_disk is not None else volume.state.disk
-        if peer_too_small(new, volume.capacity_sectors, disk, connected, volume.state.pdsk):
-            self._stand_alone(
-                f"The peer's disk size is too small! ({new} < {volume.capacity_sectors} sectors): "
-                "give the peer a backing device at least as large as this one's data, "
-                "then connect again"
-            )
-            return
-        volume.user_size_sectors = user
-        self._resize(volume, new)
-        if connected and sizes.c_size != volume.capacity_sectors:
-            send_sizes(self._ctx, volume, dds_flags=sizes.dds_flags)
-
-    def _diskless_size(self, volume: Volume, sizes: Sizes) -> None:
-        verdict = diskless_size(
-            sizes.c_size,
-            sizes.u_size,
-            sizes.d_size,
-            current=volume.capacity_sectors,
-            primary=volume.primary,
-        )
-        if verdict.warning:
-            self._ctx.tell(Level.WARNING, verdict.warning, volume.number)
-        if verdict.drop:
-            self._stand_alone(verdict.warning or "the peer's device is too small")
-        else:
-            volume.capacity_sectors = verdict.size
-
-    def _resize(self, volume: Volume, new: int) -> None:
-        """Take the agreed size: new blocks are out of sync, durably before the size counts."""
-        if new == volume.capacity_sectors or volume.bitmap is None or volume.meta is None:
-            return
-        self._ctx.tell(Level.INFO, f"size = {new >> 11} MB ({new >> 1} KB)", volume.number)
-        volume.bitmap.resize(bits_of_capacity(new), 1)
-        volume.capacity_sectors = new
-        meta = volume.meta
-        meta.write_bitmap(lambda ok: meta.sync() if ok else None)
 
     # -- generation ---------------------------------------------------------------------------
 

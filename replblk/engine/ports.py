@@ -51,6 +51,21 @@ class Disk(Protocol):
     def flush(self, op: int) -> None:
         """Make every write answered before this call durable. A failure is final for the device."""
 
+    def measure(self) -> int:
+        """The size that the device has now, in bytes; ``size_bytes`` is that from now on.
+
+        Answers at once. A device that can't be asked keeps its size.
+        """
+
+    def last_known(self) -> tuple[int, int]:
+        """What ``remember`` was told last, by whatever process: (0, 0) if nothing is known."""
+
+    def remember(self, size_bytes: int, device_uuid: int) -> None:
+        """The metadata lie at the end of a device of that size: an attach finds them there.
+
+        Durable on return. What can't be noted is told in the log and goes on without.
+        """
+
     def close(self) -> None:
         """Give the device and its lock back; the node calls it when nothing is in flight."""
 

@@ -96,6 +96,9 @@ class ReadPath:
         if way.suspended:
             volume.held.append(lambda: self._go(read))
             return
+        if read.sector + (read.size >> 9) > volume.capacity_sectors:
+            self._finish(read, errnos.EIO, None)  # the device became smaller meanwhile
+            return
         # While both bitmaps are not merged yet our own says nothing about what is good here.
         good_here = way.good_here or (
             state.disk is DiskState.INCONSISTENT

@@ -145,7 +145,7 @@ class ResyncBitmap:
         volume.sync_uuid_pending = True
         volume.uuids = volume.uuids.sync_started(self._ctx.random_u64(), volume.peer_current)
         self._ctx.tell(Level.INFO, f"updated sync UUID {volume.uuids}", volume.number)
-        self._began(volume)
+        self._began(volume, "SyncSource")
         self._ctx.states.force(
             volume,
             "bitmaps exchanged",
@@ -189,7 +189,7 @@ class ResyncBitmap:
         meta, session = volume.meta, self._ctx.peer.data
         volume.uuids = volume.uuids.sync_received(packet.uuid, primary=volume.primary)
         self._ctx.tell(Level.INFO, f"updated sync uuid {volume.uuids}", volume.number)
-        self._began(volume)
+        self._began(volume, "SyncTarget")
         self._ctx.states.force(
             volume, "received sync UUID", conn=ConnState.SYNC_TARGET, disk=DiskState.INCONSISTENT
         )
@@ -207,10 +207,9 @@ class ResyncBitmap:
 
         meta.write_bitmap(bitmap_durable)
 
-    def _began(self, volume: Volume) -> None:
+    def _began(self, volume: Volume, side: str) -> None:
         assert volume.bitmap is not None
         volume.resync = ResyncProgress(volume.bitmap.count, self._ctx.now_ns())
-        side = "SyncSource" if volume.state.conn is ConnState.WF_BITMAP_S else "SyncTarget"
         self._ctx.tell(
             Level.INFO,
             f"Began resync as {side} (will sync {volume.bitmap.count * 4} KB "

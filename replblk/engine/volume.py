@@ -6,6 +6,7 @@ or Failed and draining) or not at all. ``capacity_sectors`` is what clients see.
 
 from __future__ import annotations
 
+import errno as errnos
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -67,6 +68,8 @@ class Volume:
         # the peer
         self.peer_uuids: Uuids | None = None
         self.peer_max_sectors = 0
+        self.peer_size_sectors = 0
+        """The size of the peer's device, as it told it last (0: not known)."""
         self.peer_max_bio_bytes = 0
         self.packet_seq = 0
         self.peer_seq = 0
@@ -180,14 +183,23 @@ class Volume:
                 dirty_bits=0,
             )
 
+    def refusal(self, sector: int, size_bytes: int) -> int:
+        """Why nothing may be written there now, as an errno; 0 if it may.
+
+        The device may have become smaller since the request was judged.
+        """
+        if not self.primary:
+            return errnos.EPERM
+        return errnos.EIO if sector + (size_bytes >> 9) > self.capacity_sectors else 0
+
     # -- out of sync --------------------------------------------------------------------------
 
     def mark_out_of_sync(self, sector: int, size_bytes: int) -> int:
         """Set every touched bit; returns how many were newly set. No bitmap: nothing to mark."""
         if self.bitmap is None:
             return 0
-        touched = bits_touched(sector, size_bytes)
-        return self.bitmap.set(touched.start, min(touched.stop, len(self.bitmap)))
+        touched, end = bits_touched(sector, size_bytes), len(self.bitmap)
+        return self.bitmap.set(min(touched.start, end), min(touched.stop, end))
 
     def mark_in_sync(self, sector: int, size_bytes: int) -> int:
         """Clear the fully covered bits; returns how many were newly cleared."""
@@ -195,7 +207,7 @@ class Volume:
             return 0
         covered = bits_covered(sector, size_bytes, self.capacity_sectors)
         self.marks_withdrawn += 1
-        return self.bitmap.clear(covered.start, covered.stop)
+        return self.bitmap.clear(covered.start, min(covered.stop, len(self.bitmap)))
 
     def is_in_sync(self, sector: int, size_bytes: int) -> bool:
         """Whether no touched bit is set; False without a bitmap."""

@@ -121,8 +121,8 @@ class WriteOrigin:
             # The state moved on meanwhile: wait for it with range and log reference in hand.
             volume.held.append(lambda: self._submit(write))
             return
-        if not way.primary:
-            self._complete(write, errnos.EPERM)
+        if refused := volume.refusal(write.sector, write.size):
+            self._complete(write, refused)
             self._forget(write)
             return
         gate = write.gate

@@ -203,6 +203,9 @@ class WritePeer:
         if volume.state.disk < DiskState.INCONSISTENT or gate is None:
             self._done(write, -1)
             return
+        if write.sector + (write.size >> 9) > volume.capacity_sectors:
+            self._done(write, 0)  # the device became smaller: nobody reads it any more
+            return
         if write.without_disk or volume.state.pdsk < DiskState.INCONSISTENT:
             # We are the only storage of a diskless Primary: keep book as a Primary would, also for
             # what is left of a connection that is gone by now.

@@ -175,6 +175,15 @@ class ActivityLog:
             self._advance()
         return blocks
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where the next transaction goes and what it tells: for ``return_to``."""
+        return self.next_number, self._cursor
+
+    def return_to(self, place: tuple[int, int]) -> None:
+        """Blocks were made and never written where they count: the ring is as it was."""
+        self.next_number, self._cursor = place
+
     def hot_extents(self) -> list[int]:
         """All hot extents, ascending."""
         return sorted(self._slot_of)

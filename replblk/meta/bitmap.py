@@ -137,14 +137,22 @@ class Bitmap:
         """Pages that the disk does not hold as they are, ascending."""
         return sorted(self._dirty)
 
+    def all_dirty(self) -> None:
+        """What the disk holds is not known any more: every page is to be written again."""
+        self._touch(range(self.page_count))
+
     def is_dirty(self, page: int) -> bool:
         """Whether the disk does not hold the page as it is."""
         return page in self._dirty
 
     def page(self, page: int) -> bytes:
         """The 4096 bytes of a page, to be written now."""
-        assert 0 <= page < self.page_count
         self._taken.add(page)
+        return self.look_at(page)
+
+    def look_at(self, page: int) -> bytes:
+        """The 4096 bytes of a page, to be told: it stays as dirty as it is."""
+        assert 0 <= page < self.page_count
         data = self.bits[page * PAGE_BITS : (page + 1) * PAGE_BITS].tobytes()
         return data.ljust(PAGE_BYTES, b"\0")
 

@@ -158,6 +158,7 @@ class Settings:
     metrics_listen: str = ""  # host:port, "" for none
     durability: str = "disk"
     run_dir: str = ""
+    state_dir: str = ""
     nbd_connections_max: int = 64
     nbd_half_open_max: int = 64
     nbd_handshake_timeout: int = 10  # s

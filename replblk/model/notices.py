@@ -36,4 +36,13 @@ class StateChanged:
     why: str
 
 
-Notice = Told | StateChanged
+@dataclass(frozen=True, slots=True)
+class SizeChanged:
+    """The device has another size for its clients from now on. Sizes in 512-byte sectors."""
+
+    volume: int
+    old_sectors: int
+    new_sectors: int
+
+
+Notice = Told | StateChanged | SizeChanged

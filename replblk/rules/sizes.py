@@ -81,9 +81,13 @@ def diskless_size(
     """What P_SIZES of the peer means to a node without a local disk.
 
     c_size, u_size, d_size: the peer's current size, user limit and disk size. current: our device's
-    size now. A device in use never shrinks under its users.
+    size now. A device in use never shrinks under its users. A peer that asks for our sizes (c_size
+    0, a resize) has not grown: for that it would have to know of a disk here. DRBD takes the size
+    of the peer's disk then, and writes behind the end of the peer's device.
     """
     candidate = c_size or u_size or d_size
+    if current and not c_size and candidate > current:
+        return DisklessSize(current)
     if candidate in (0, current):
         return DisklessSize(current)
     if current and not d_size:

@@ -10,6 +10,7 @@ Numbers: drbd.h, enum drbd_ret_code.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -20,6 +21,7 @@ import time
 from dataclasses import dataclass
 
 from replblk.engine.ports import OpenFailed
+from replblk.shell.last_known import LastKnownSize
 
 BLKGETSIZE64 = 0x80081272
 BLKPBSZGET = 0x127B
@@ -51,6 +53,14 @@ class BackingDevice:
     size_bytes: int
     block_bytes: int
     is_block_device: bool
+    known: LastKnownSize | None = None
+    """What is noted of its size for a later attach, if anything is."""
+
+    def measure(self) -> int:
+        """The size as it is now; as it was if the device does not say."""
+        with contextlib.suppress(OSError):
+            self.size_bytes, _ = _measure(self.fd, self.is_block_device, os.fstat(self.fd))
+        return self.size_bytes
 
     def second_fd(self) -> int:
         """Another open file description of the same device, without a lock of its own.

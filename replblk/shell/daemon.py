@@ -40,8 +40,9 @@ from replblk.shell.disks import FileDisks
 from replblk.shell.doorkeeper import Doorkeeper
 from replblk.shell.handler_processes import HandlerProcesses
 from replblk.shell.kept_roles import KeptRoles
+from replblk.shell.last_known import LastKnownSize
 from replblk.shell.links import TcpLinks
-from replblk.shell.logs import LogObserver, Observers, start_logging
+from replblk.shell.logs import LogObserver, Observers, SizeObserver, start_logging
 from replblk.shell.metrics import MetricsPage
 from replblk.shell.metrics_server import MetricsServer
 from replblk.shell.nbd_exports import VolumeExports
@@ -137,8 +138,17 @@ class Daemon:
             rcvbuf_bytes=net.rcvbuf_size,
         )
         paths = {volume.number: os.path.abspath(volume.disk) for volume in resource.local.volumes}
+        state = files.state_folder(settings.state_dir)
         self._disks = FileDisks(
-            paths, loop, self._turns.on_disk_answers, self._log.info, latencies=self._latencies
+            paths,
+            loop,
+            self._turns.on_disk_answers,
+            self._log.info,
+            latencies=self._latencies,
+            known={
+                volume.number: LastKnownSize(state, volume.minor, volume.disk, self._log.warn)
+                for volume in resource.local.volumes
+            },
         )
         self._clock = MonotonicClock(loop, self._turns.on_wake)
         self._clients = Clients(self._turns, self._turns.wake)
@@ -154,7 +164,8 @@ class Daemon:
             "REPLBLK_RUN_DIR": str(files.folder.parent),
         }
         self._handlers = HandlerProcesses(loop, self._turns.on_handler_done, own)
-        observers = Observers(self._log, self._roles)
+        self._sizes = SizeObserver()
+        observers = Observers(self._log, self._roles, self._sizes)
         ports = Ports(
             self._disks, self._links, self._clock, self._clients, observers, self._handlers
         )
@@ -170,6 +181,7 @@ class Daemon:
             self._turns.wake,
             self._resuming.__contains__,
         )
+        self._sizes.told.append(exports.resized)
         self._nbd = nbd_server(exports, settings, self._turns.soon, self._latencies.parse.record)
         self._devices = {n: BlockDevice(resource, n, files, settings) for n in volumes}
         sizes = DeviceSizes(volumes, self._node.size_bytes, self._on_resized)

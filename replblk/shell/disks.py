@@ -17,12 +17,16 @@ from replblk.shell.disk import FileDisk
 from replblk.shell.disk_ring import RingDisk
 from replblk.shell.disk_writer import DiskDone
 from replblk.shell.holes import Runs, punches_holes, runs_of
+from replblk.shell.last_known import LastKnownSize
 
 AnyDisk = FileDisk | RingDisk
 
 
 class FileDisks:
-    """``engine.ports.Disks``. paths: by volume number; ring: whether io_uring may be tried."""
+    """``engine.ports.Disks``. paths: by volume number; ring: whether io_uring may be tried.
+
+    known: what is noted of the devices' sizes, by volume number.
+    """
 
     def __init__(
         self,
@@ -33,7 +37,9 @@ class FileDisks:
         *,
         latencies: Latencies | None = None,
         ring: bool = True,
+        known: dict[int, LastKnownSize] | None = None,
     ) -> None:
+        self._known = known or {}
         self._latencies = latencies or Latencies()
         self._paths = paths
         self._loop = loop
@@ -50,6 +56,7 @@ class FileDisks:
         device = open_backing_device(path)
         if isinstance(device, OpenFailed):
             return device
+        device.known = self._known.get(volume)
         disk: AnyDisk | None = None
         if self._ring:
             try:

@@ -64,6 +64,21 @@ class GatheringDisk(ABC):
         self.due = True
         self._gathered.append(WriteOp(op, 0, 0, None, durable=True))
 
+    def measure(self) -> int:
+        """The device's size as it is now."""
+        self.size_bytes = self._device.measure()
+        return self.size_bytes
+
+    def last_known(self) -> tuple[int, int]:
+        """Size and UUID of the device when its metadata were written last."""
+        known = self._device.known
+        return known.read() if known is not None else (0, 0)
+
+    def remember(self, size_bytes: int, device_uuid: int) -> None:
+        """The metadata are at the end of a device of that size."""
+        if self._device.known is not None:
+            self._device.known.write(size_bytes, device_uuid)
+
     @abstractmethod
     def end_step(self) -> None:
         """Hand over what was gathered."""

@@ -20,7 +20,7 @@ from typing import TextIO
 
 from replblk.engine.ports import Observer
 from replblk.model.config import Resource
-from replblk.model.notices import Level, Notice, StateChanged, Told
+from replblk.model.notices import Level, Notice, SizeChanged, StateChanged, Told
 
 REPEATS_MAX = 5
 WINDOW_S = 30.0
@@ -76,6 +76,23 @@ class Observers:
         """Pass it on."""
         for observer in self._observers:
             observer.notice(notice)
+
+
+class SizeObserver:
+    """``engine.ports.Observer``: tells those who show the device when it gets another size.
+
+    told: called with volume, old and new size in bytes, inside the node's step; they may ask the
+    node, but not change it. An NBD export follows so, and whoever made a block device of it may.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[Callable[[int, int, int], None]] = []
+
+    def notice(self, notice: Notice) -> None:
+        """Pass a change of size on."""
+        if isinstance(notice, SizeChanged):
+            for told in self.told:
+                told(notice.volume, notice.old_sectors * 512, notice.new_sectors * 512)
 
 
 class RepeatLimit(logging.Filter):

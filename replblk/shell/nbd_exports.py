@@ -13,6 +13,7 @@ may lack this. Source: the NBD protocol, "Metadata querying".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -102,6 +103,7 @@ class VolumeExports:
         self._clients = clients
         self._disks = disks
         self._wake = wake
+        self._open: dict[int, set[VolumeExport]] = {}
 
     def names(self) -> list[tuple[str, str]]:
         """Every volume, whether it can be opened now or not."""
@@ -127,11 +129,23 @@ class VolumeExports:
         if (refusal := self._node.open_device(volume)) is not None:
             return Refused(refusal, later=self._undecided(volume))
         self._wake()
-        return VolumeExport(
+        export = VolumeExport(
             volume, self._geometry(volume), self._node, self._clients, self._disks, self._closed
         )
+        self._open.setdefault(volume, set()).add(export)
+        return export
 
-    def _closed(self, volume: int) -> None:
+    def resized(self, volume: int, old_bytes: int, new_bytes: int) -> None:
+        """The device has another size: connections that are open obey it from now on.
+
+        Nothing in the protocol tells them; what asks the server anew (or is told by other means)
+        may use the whole device at once.
+        """
+        for export in self._open.get(volume, ()):
+            export.geometry = replace(export.geometry, size=new_bytes)
+
+    def _closed(self, volume: int, export: VolumeExport) -> None:
+        self._open[volume].discard(export)
         self._node.close_device(volume)
         self._wake()
 
@@ -179,7 +193,7 @@ class VolumeExport:
         node: OpenableNode,
         clients: Clients,
         disks: HoleyDisks,
-        on_closed: Callable[[int], None],
+        on_closed: Callable[[int, VolumeExport], None],
     ) -> None:
         self.geometry = geometry
         self._volume = volume
@@ -283,7 +297,7 @@ class VolumeExport:
 
     def closed(self) -> None:
         """The connection is gone."""
-        self._on_closed(self._volume)
+        self._on_closed(self._volume, self)
 
     def _ranges(
         self,

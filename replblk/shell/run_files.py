@@ -16,6 +16,8 @@ from pathlib import Path
 
 from replblk.model.errors import AdminError
 
+ROOT_RUN_DIR = "/run/replblk"
+DRBD_STATE_DIR = "/var/lib/drbd"
 UNIX_PATH_MAX = 107
 """Bytes of a unix socket's path (sun_path without its NUL)."""
 ENDING_S, ENDING_POLL_S = 10.0, 0.02
@@ -74,6 +76,15 @@ class RunFiles:
     def log(self) -> Path:
         """What a daemon in the background says."""
         return self.folder / "log"
+
+    def state_folder(self, chosen: str) -> Path:
+        """Where to keep what outlives a reboot. chosen: the setting, "" for the usual place.
+
+        The place of DRBD's own tools, unless this is an instance with a run directory of its own.
+        """
+        if chosen:
+            return Path(chosen)
+        return Path(DRBD_STATE_DIR) if self.folder.parent == Path(ROOT_RUN_DIR) else self.folder
 
     def make(self) -> None:
         """Create the folder, for its owner alone; AdminError if others may change what is in it."""

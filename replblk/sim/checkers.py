@@ -27,6 +27,7 @@ from replblk.model.vocabulary import ConnState, DiskState, Role
 from replblk.sim.image import AL_BLOCKS, durable_bitmap_uuid
 from replblk.sim.metadata_audit import MetadataAudit
 from replblk.sim.register import value_of
+from replblk.sim.resizes import judge_sizes
 from replblk.sim.store import PAGE_BYTES, SECTOR_BYTES, differing_pages
 from replblk.sim.world import SimulationError
 
@@ -167,6 +168,10 @@ class Checkers:
         for volume, sector in register.written():
             if machine.states[volume].disk is not DiskState.UP_TO_DATE:
                 continue
+            if sector >= self._size_of(machine, volume):
+                raise SimulationError(
+                    f"I1: {machine} was promoted, but its vol {volume} ends before sector {sector}"
+                )
             value = self._value(machine.drives[volume], sector)
             if not register.may_hold(volume, sector, value):
                 raise SimulationError(
@@ -235,7 +240,7 @@ class Checkers:
             for of, sectors in m.node.unconfirmed
             if of == volume
         ]
-        end = self._workload.sizes_sectors[volume] * SECTOR_BYTES
+        end = min(self._size_of(m, volume) for m in self._machines) * SECTOR_BYTES
         for page in differing_pages(first.store.pages, second.store.pages, end):
             if any(page < len(b) and b.any(page, page + 1) for b in bitmaps):
                 continue
@@ -252,17 +257,27 @@ class Checkers:
                 f"sectors hold writes {values[:8]} and {values[8:]}"
             )
 
+    @staticmethod
+    def _size_of(machine: Machine, volume: int) -> int:
+        """Sectors of the device, as a running node has it or as its disk remembers it."""
+        if machine.node is not None and machine.node.volumes[volume].capacity_sectors:
+            return int(machine.node.volumes[volume].capacity_sectors)
+        drive = machine.drives[volume]
+        layout = drive.found_layout()
+        block = drive.store.read(layout.md_offset_bytes, PAGE_BYTES)
+        return int(struct.unpack_from(">Q", block)[0]) or layout.usable_sectors
+
     def _durable_marks(self, drive: Drive, bitmaps: list[Bitmap], extents: list[int]) -> bool:
         """Add what a dead node's metadata mark; False if they say "everything"."""
-        layout, store = drive.layout, drive.store
+        layout, store = drive.found_layout(), drive.store
         block = store.read(layout.md_offset_bytes, PAGE_BYTES)
         flags = struct.unpack_from(">I", block, _FLAGS_AT)[0]
         if flags & MdFlag.FULL_SYNC:
             return False
         if struct.unpack_from(">Q", block, _CURRENT_AT)[0] == _JUST_CREATED:
             return False
-        bits = -(-layout.usable_sectors // SECTORS_PER_PAGE)
-        bitmaps.append(disk_bitmap(drive, bits))
+        size = struct.unpack_from(">Q", block)[0] or layout.usable_sectors
+        bitmaps.append(disk_bitmap(drive, -(-size // SECTORS_PER_PAGE)))
         if flags & MdFlag.PRIMARY_IND:
             blocks = [
                 store.read(layout.al_offset_bytes + n * PAGE_BYTES, PAGE_BYTES)
@@ -315,7 +330,9 @@ class Checkers:
     def judge_end(self) -> None:
         """At rest: the disks are identical, and hold what clients may read."""
         first, second = self._machines
-        for volume, size in self._workload.sizes_sectors.items():
+        judge_sizes(self._network)
+        for volume in first.drives:
+            size = self._size_of(first, volume)
             pages = first.drives[volume].store.pages, second.drives[volume].store.pages
             differing = differing_pages(*pages, size * SECTOR_BYTES)
             if differing:
@@ -348,7 +365,7 @@ def live_bitmap(machine: Machine, volume: int) -> Bitmap | None:
 def disk_bitmap(drive: Drive, bits: int) -> Bitmap:
     """The bitmap as it stands on a disk."""
     bitmap = Bitmap(bits)
-    layout = drive.layout
+    layout = drive.found_layout()
     length = layout.al_offset_bytes - layout.bm_offset_bytes
     bitmap.load(drive.store.read(layout.bm_offset_bytes, length))
     return bitmap

@@ -96,6 +96,21 @@ class Workload:
         self.register = self.register_of(winner)
         self.registers = {}
 
+    def grown(self, volume: int, sectors: int) -> None:
+        """The device is larger: clients use the new part, at its beginning and its end."""
+        old = self.sizes_sectors[volume]
+        self.sizes_sectors[volume] = sectors
+        fresh = {old // BLOCK_SECTORS, max(sectors - 1, 0) // BLOCK_SECTORS}
+        fresh.add(self.chance.randrange(old, sectors) // BLOCK_SECTORS)
+        fresh.difference_update(at // BLOCK_SECTORS for at in self.hot[volume])
+        self.hot[volume] += [block * BLOCK_SECTORS for block in sorted(fresh)]
+
+    def cut_off(self, volume: int, sectors: int) -> None:
+        """The device ends there: what was behind is forgotten."""
+        self.register.forget_from(volume, sectors)
+        kept = [at for at in self.hot[volume] if at < sectors]
+        self.hot[volume] = kept or [0]
+
     def writing(self, volume: int, sectors: range) -> bool:
         """Whether a write to any of these sectors is outstanding."""
         return any(
@@ -327,7 +342,12 @@ class Client:
         register = workload.register_of(machine)
         if request.kind == "read":
             register.forget_read(request.begin)
-        if code:
+        cut = request.first + request.sectors > workload.sizes_sectors[request.volume]
+        if code and cut:
+            self._world.mark("request behind the end of a device that became smaller")
+            if request.write is not None:
+                register.end_write(request.write, certain=False)
+        elif code:
             workload.errors += 1
             name = errno.errorcode.get(code, str(code))
             self._world.note(machine.name, "client {} {}: {}", self.number, request.kind, name)
@@ -367,6 +387,8 @@ class Client:
         self._workload.reads_answered += 1
         for at in range(request.sectors):
             sector = request.first + at
+            if sector >= self._workload.sizes_sectors[request.volume]:
+                break  # cut off meanwhile
             value = value_of(whole[at * SECTOR_BYTES : (at + 1) * SECTOR_BYTES], sector)
             register.end_read(request.begin, request.volume, sector, value)
         state = machine.states.get(request.volume)

@@ -11,15 +11,18 @@ import errno
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replblk.engine.ports import Buffer, OpenFailed
+from replblk.meta.layout import Layout
+from replblk.meta.superblock import Superblock
+from replblk.model.errors import MetadataError
 from replblk.sim.store import SECTOR_BYTES, Store
 from replblk.sim.world import MICRO_NS
 
 if TYPE_CHECKING:
     from replblk.engine.ports import Disk
-    from replblk.meta.layout import Layout
     from replblk.sim.machine import Life, Machine
 
 AL_BLOCK_BYTES = 4096
@@ -119,17 +122,38 @@ class Drive:
         self.on_metadata: Callable[[Drive, tuple[int, bytes] | None], None] | None = None
         """Told of every metadata write: where and what at its submission, None when it is done."""
         self.chance = machine.world.chance(f"drive/{machine.name}/{volume}")
-        self._al_start = layout.al_offset_bytes
-        self._bm_start = layout.bm_offset_bytes
-        self._md_start = layout.md_offset_bytes
+        self.known = (store.size_bytes, 0)
+        """Size and UUID that its machine has noted for a later attach."""
 
     def zone(self, offset: int) -> str:
         """Which part of the device an offset lies in (data, bitmap, activity log, superblock)."""
-        if offset < self._bm_start:
+        layout = self.layout
+        if offset > layout.md_offset_bytes:
+            layout = Layout.internal(self.store.size_bytes)
+        if offset < layout.bm_offset_bytes:
             return "data"
-        if offset < self._al_start:
+        if offset < layout.al_offset_bytes:
             return "bitmap"
-        return "al" if offset < self._md_start else "superblock"
+        return "al" if offset < layout.md_offset_bytes else "superblock"
+
+    def grow(self, size_bytes: int) -> None:
+        """The device has that size from now on; its metadata stay where they are."""
+        self.store.grow(size_bytes)
+
+    def found_layout(self) -> Layout:
+        """Where an attach would find the metadata now: at the end, else where they were noted."""
+        end = Layout.internal(self.store.size_bytes)
+        block = self.store.read(end.md_offset_bytes, AL_BLOCK_BYTES)
+        try:
+            Superblock.decode(block, partial(Layout.internal, self.store.size_bytes))
+        except MetadataError:
+            return self.layout
+        return end
+
+    def remember(self, size_bytes: int, device_uuid: int) -> None:
+        """The machine notes how large the device is that has its metadata at its end."""
+        self.known = size_bytes, device_uuid
+        self.layout = Layout.internal(size_bytes)
 
     def strike(self, zone: str, kind: str, durable: bool) -> int:
         """The errno an operation ends with."""
@@ -153,9 +177,9 @@ class Drive:
         if kind == "lost":
             return None
         if kind == "misdirected":
-            first, end = 0, self._bm_start
+            first, end = 0, self.layout.bm_offset_bytes
             if self.lies_about_metadata:
-                first, end = self._bm_start, self.store.size_bytes
+                first, end = self.layout.bm_offset_bytes, self.store.size_bytes
             places = (end - first - length) // SECTOR_BYTES
             return first + self.chance.randrange(places + 1) * SECTOR_BYTES, data
         if kind == "spoilt":
@@ -225,6 +249,21 @@ class SimDisk:
         action = _Op(op, "flush", "any", 0, 0)
         action.covers = self._drive.store.write_count()
         self._submit(action)
+
+    def measure(self) -> int:
+        """The drive's size as it is now."""
+        self.size_bytes = self._drive.store.size_bytes
+        return self.size_bytes
+
+    def last_known(self) -> tuple[int, int]:
+        """What the machine noted of the drive."""
+        return self._drive.known
+
+    def remember(self, size_bytes: int, device_uuid: int) -> None:
+        """Note where the metadata are."""
+        if not self._life.dead:
+            self._world.note(self._life.machine.name, "metadata are at the end of {}", size_bytes)
+            self._drive.remember(size_bytes, device_uuid)
 
     def close(self) -> None:
         """Give the drive back."""

@@ -13,9 +13,10 @@
 | reconnect | the operator disconnects a node, and connects it again later |
 | restart | the operator takes a node down and up again |
 
-Those of profile wide are in ``wider_faults``, those of profile policies in ``policy_faults``. The
-next fault begins to wait when the one before has happened, so that faults hit recoveries, too. A
-fault that waits for events strikes inside the node's step, between two of its calls.
+Those of profile wide are in ``wider_faults``, of policies in ``policy_faults``, of resize in
+``resizes``. The next fault begins to wait when the one before has happened, so that faults hit
+recoveries, too. A fault that waits for events strikes inside the node's step, between two of its
+calls.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 from replblk.model.vocabulary import Role
 from replblk.sim.disk import FOREVER, Drive, DriveFault
 from replblk.sim.policies import POLICY_FAULTS
+from replblk.sim.resizes import RESIZE_FAULTS
 from replblk.sim.wider import WIDER_FAULTS
 from replblk.sim.world import MILLI_NS, SECOND_NS
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from replblk.sim.operator import Operator
     from replblk.sim.options import Fault, Options
     from replblk.sim.policy_faults import PolicyFaults
+    from replblk.sim.resizes import Resizes
     from replblk.sim.wider_faults import WiderFaults
 
 PATIENCE_NS = SECOND_NS
@@ -55,7 +58,9 @@ class FaultPlan:
         operator: Operator,
         wider: WiderFaults,
         policy: PolicyFaults,
+        resizes: Resizes,
     ) -> None:
+        self._resizes = resizes
         self._options = options
         self._network = network
         self._machines = network.machines
@@ -145,6 +150,8 @@ class FaultPlan:
             self._wider.strike(fault, target)
         elif fault.kind in POLICY_FAULTS:
             self._policy.strike(fault, target)
+        elif fault.kind in RESIZE_FAULTS:
+            self._resizes.strike(fault, target)
         else:
             getattr(self, "_" + fault.kind.replace("-", "_"))(fault, target)
         self._arm()

@@ -20,7 +20,7 @@ from replblk.engine.ports import (
     HandlerCall,
     Ports,
 )
-from replblk.model.notices import Level, Notice, StateChanged
+from replblk.model.notices import Level, Notice, SizeChanged, StateChanged
 from replblk.model.state import State
 from replblk.model.vocabulary import ConnState, DiskState, Role
 from replblk.sim.clock import SimClock
@@ -99,6 +99,8 @@ class Machine:
         self.states: dict[int, State] = {}
         self.on_state: list[Callable[[Machine, StateChanged], None]] = []
         """Told every state change, inside the node's step: only take notes."""
+        self.on_size: list[Callable[[Machine, SizeChanged], None]] = []
+        """Told every change of a device's size, inside the node's step."""
         self.on_told: list[Callable[[Machine, str], None]] = []
         self.on_step: list[Callable[[Machine], None]] = []
         """Called after every step of the node."""
@@ -325,6 +327,11 @@ class Machine:
             self.world.note(self.name, "vol {} {} [{}]", notice.volume, difference, notice.why)
             for hook in self.on_state:
                 hook(self, notice)
+        elif isinstance(notice, SizeChanged):
+            sizes = notice.old_sectors, notice.new_sectors
+            self.world.note(self.name, "vol {} has {} -> {} sectors", notice.volume, *sizes)
+            for sized in self.on_size:
+                sized(self, notice)
         else:
             self.told.append(notice.text)
             if notice.level >= Level.INFO:

@@ -102,7 +102,12 @@ class Operator:
     # -- commands -----------------------------------------------------------------------------
 
     def command(
-        self, machine: Machine, verb: str, then: Callable[[Answer], None], **options: object
+        self,
+        machine: Machine,
+        verb: str,
+        then: Callable[[Answer], None],
+        volume: int | None = None,
+        **options: object,
     ) -> None:
         """Give a command and wait for its end before giving the next."""
         assert self._busy is None
@@ -113,7 +118,7 @@ class Operator:
             self._busy = None
             self._world.after(0, then, answer)
 
-        machine.command(verb, answered, None, **options)
+        machine.command(verb, answered, volume, **options)
 
     def disconnect(self, machine: Machine, duration_ns: int) -> None:
         """Disconnect on purpose; the node is connected again after *duration_ns*."""

@@ -101,6 +101,11 @@ class Register:
         """Every sector that was ever written, in the order of first writing."""
         return list(self._sectors)
 
+    def forget_from(self, volume: int, first: int) -> None:
+        """Nothing is known any more of the sectors of a volume from *first* on."""
+        for key in [key for key in self._sectors if key[0] == volume and key[1] >= first]:
+            del self._sectors[key]
+
     def begin_write(self, number: int, volume: int, sectors: range, *, zero: bool = False) -> Write:
         """A client asks for a write."""
         write = Write(number, ZERO if zero else number, self.tick(), volume=volume)

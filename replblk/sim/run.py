@@ -25,6 +25,7 @@ from replblk.sim.metadata_lies import MetadataLies
 from replblk.sim.operator import Operator
 from replblk.sim.options import Options
 from replblk.sim.policy_faults import PolicyFaults
+from replblk.sim.resizes import Resizes
 from replblk.sim.setup import NAMES, build_pair
 from replblk.sim.split_brain import ErringOperator
 from replblk.sim.store import SECTOR_BYTES
@@ -75,9 +76,11 @@ class Run:
         self.operator.on_promoted = self._promoted
         self.workload.on_ack.append(self.operator.primary_said)
         self.wider = WiderFaults(options, self.network, self.operator, self.checkers)
+        self.resizes = Resizes(self.network, self.workload, self.operator)
         self.plan = FaultPlan(
             *(options, self.network, self.workload, self.operator, self.wider),
             PolicyFaults(options, self.network, self.operator),
+            self.resizes,
         )
         if options.weak:
             self._only_flushed_is_safe()
@@ -105,6 +108,8 @@ class Run:
         if self.options.profile == "lies":
             Lies(self).go()
             return
+        if self.options.profile == "resize":
+            self.resizes.begin()
         self.plan.start()
         self.world.run_until(self._enough, MAIN_LIMIT_NS)
         self.come_to_rest()

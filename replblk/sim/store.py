@@ -51,6 +51,11 @@ class Store:
         self._log: deque[_Entry] = deque()
         self._written = 0
 
+    def grow(self, size_bytes: int) -> None:
+        """The drive has more room from now on; what is new reads as zeroes."""
+        assert size_bytes >= self.size_bytes and size_bytes % SECTOR_BYTES == 0
+        self.size_bytes = size_bytes
+
     # -- reading ------------------------------------------------------------------------------
 
     def read(self, offset: int, length: int) -> bytes:

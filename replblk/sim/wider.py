@@ -11,7 +11,8 @@
 * ``metadata-lies``: it does so with its metadata; most of that nothing can tell.
 * ``policies``: careful, with other policies for errors, missing data and slow disks, and handlers.
 * ``fenced``: fencing, and an operator who promotes anybody at any moment, but never by force.
-* ``all``: the seed chooses one of these, or ``mixed``.
+* ``resize``: careful, and the backing devices grow and the device is resized at bad moments.
+* ``all``: the seed chooses one of these, or ``mixed``; not ``resize``, which came later.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import replace
 from replblk.model.vocabulary import Fencing, OnIoError, OnNoData, Protocol
 from replblk.sim.options import FAULTS, Options, draw, draw_faults
 from replblk.sim.policies import POLICY_FAULTS, PolicyOptions
+from replblk.sim.resizes import RESIZE_FAULTS
 from replblk.sim.world import MILLI_NS, SECOND_NS
 
 WIDER_FAULTS = (
@@ -33,6 +35,7 @@ SHARES = (
     *(("mixed", 24), ("harsh", 16), ("wide", 20), ("kernel", 12), ("storm", 6), ("lies", 4)),
     *(("policies", 10), ("fenced", 8), ("metadata-lies", 3)),
 )
+QUICK = ("submit", "submit", "send", "state", "time")
 ALGORITHMS = ("md5", "sha1", "crc32c")
 
 
@@ -155,6 +158,25 @@ def _fenced(options: Options, chance: random.Random) -> Options:
     return replace(options, policies=policies, fresh=False, faults=draw_faults(chance, kinds))
 
 
+def _resize(options: Options, chance: random.Random) -> Options:
+    kinds = (
+        *("cut", "stall", "kill", "kill-both", "power", "power", "power-both", "disk-slow"),
+        *("switchover", "reconnect", "restart", "disk-error", "pause"),
+    )
+    resizes = draw_faults(chance, RESIZE_FAULTS)[:4]
+    others = [
+        replace(fault, count=chance.randrange(1, 40), trigger=chance.choice(QUICK))
+        for fault in draw_faults(chance, kinds)[:5]
+    ]
+    mixed = (*resizes, *others)
+    return replace(
+        options,
+        fresh=False,
+        device_bytes=max(options.device_bytes, 1 << 20),
+        faults=tuple(chance.sample(mixed, len(mixed))),
+    )
+
+
 _WIDENED = {
     "harsh": _harsh,
     "kernel": _kernel,
@@ -164,4 +186,5 @@ _WIDENED = {
     "policies": _policies,
     "fenced": _fenced,
     "metadata-lies": _lies,
+    "resize": _resize,
 }

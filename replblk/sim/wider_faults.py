@@ -107,7 +107,7 @@ class WiderFaults:
     def _command(self, machine: Machine, verb: str, **options: object) -> bool:
         if not self._operator.free(machine):
             return False
-        self._operator.command(machine, verb, self._told(machine, verb), **options)
+        self._operator.command(machine, verb, self._told(machine, verb), None, **options)
         return True
 
     def _told(self, machine: Machine, verb: str) -> Callable[[Answer], None]:

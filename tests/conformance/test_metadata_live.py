@@ -14,6 +14,7 @@ from replblk.meta.layout import Layout
 from replblk.meta.superblock import MdFlag, Superblock
 from replblk.model.generation import UuidSet
 from replblk.shell.create_md import create_md
+from replblk.shell.last_known import LastKnownSize
 from replblk.shell.offline_md import apply_al, dump_md, get_gi, show_gi
 from tests.conformance.metadata.images import DIRTY, V08, image, true_flags
 from tests.support.tools import need
@@ -150,7 +151,8 @@ def test_drbdmeta_applies_our_activity_log_as_we_do(
         make(path, 1024 * MIB)
         hot = crash(path, slots, gatherings)
     said: list[str] = []
-    assert apply_al(str(ours), "internal", None, out=said.append) == 0
+    known = LastKnownSize(tmp_path / "state", 0, str(ours), said.append)
+    assert apply_al(str(ours), "internal", None, known=known, out=said.append) == 0
     assert drbdmeta(theirs, "internal", "apply-al") == f"{said[0]}\n"
     left = metadata_of(ours)
     assert left == metadata_of(theirs)

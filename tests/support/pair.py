@@ -168,7 +168,9 @@ class Pair:
     def differing_blocks(self, volume: int = 0) -> list[int]:
         """Numbers of the 4 KiB blocks of the data area in which the two disks differ."""
         drives = [m.drives[volume] for m in self.network.machines]
-        end = drives[0].layout.usable_sectors * 512
+        ends = [drives[0].layout.usable_sectors * 512]
+        ends += [m.node.size_bytes(volume) for m in self.network.machines if m.node is not None]
+        end = min(size for size in ends if size)
         return differing_pages(drives[0].store.pages, drives[1].store.pages, end)
 
     def _io(self, name: str, kind: str, offset: int, length: int, **fields: Any) -> bytes:

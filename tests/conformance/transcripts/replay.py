@@ -27,7 +27,7 @@ from replblk.model.config import (
     VolumeConfig,
 )
 from replblk.model.errors import PeerError
-from replblk.model.notices import Notice, StateChanged
+from replblk.model.notices import Notice, StateChanged, Told
 from replblk.wire.commands import PRO_VERSION_UNAGREED
 from replblk.wire.framing import Deframer, Packet, frame
 from replblk.wire.packets import Cmd, Message, SyncUuid, Uuids, decode, encode
@@ -164,6 +164,15 @@ class _Disk:
 
     def flush(self, op: int) -> None:
         self._world.later("on_disk_answers", [(op, 0, None)])
+
+    def measure(self) -> int:
+        return self.size_bytes
+
+    def last_known(self) -> tuple[int, int]:
+        return 0, 0
+
+    def remember(self, size_bytes: int, device_uuid: int) -> None:
+        """The device never changes."""
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -395,7 +404,7 @@ class Replay:
         if isinstance(notice, StateChanged):
             new = notice.new
             self.state = f"cs:{new.conn} ro:{new.role}/{new.peer} ds:{new.disk}/{new.pdsk}"
-        else:
+        elif isinstance(notice, Told):
             self.notices.append(notice.text)
 
 

@@ -14,6 +14,7 @@ from replblk.meta.al_transaction import initialised_block
 from replblk.meta.layout import Layout
 from replblk.meta.superblock import MdFlag, Superblock
 from replblk.shell.create_md import create_md
+from replblk.shell.last_known import LastKnownSize
 from replblk.shell.md_device import MdDevice
 from replblk.shell.offline_md import apply_al, dump_md, get_gi, show_gi, wipe_md
 
@@ -61,9 +62,15 @@ def crash(path: Path, extents: Sequence[int], flags: MdFlag = RUNNING_PRIMARY) -
     put(path, LAYOUT.md_offset_bytes, running.encode())
 
 
+def known(path: Path) -> LastKnownSize:
+    return LastKnownSize(path.parent / "state", 0, str(path), lambda _: None)
+
+
 def applied(path: Path) -> tuple[int, str]:
     said: list[str] = []
-    return apply_al(str(path), "internal", None, out=said.append), "\n".join(said)
+    return apply_al(str(path), "internal", None, known=known(path), out=said.append), "\n".join(
+        said
+    )
 
 
 def superblock(path: Path) -> Superblock:
