@@ -43,6 +43,10 @@ VERBS: dict[str, Options] = {
     "resume-io": {},
     "new-current-uuid": {"clear_bitmap": bool},
     "verify": {"start": int, "stop": int},
+    "resize": {
+        "size_sectors": int, "assume_peer": bool, "assume_clean": bool,
+        "al_stripes": int, "al_stripe_size_kib": int,
+    },
     "get-gi": {},
     "show-gi": {},
     "dump-md": {},
@@ -66,6 +70,8 @@ def judge(request: Request) -> str:
             return f"{request.verb}: unknown option '{name}'"
         if type(value) is not wanted:
             return f"{request.verb}: option '{name}' must be of type {wanted.__name__}"
+        if isinstance(value, int) and value < 0:
+            return f"{request.verb}: option '{name}' can't be negative"
     timeout_s = request.options.get("timeout_s", 0)
     if isinstance(timeout_s, int) and not 0 <= timeout_s <= 1 << 31:
         return f"{request.verb}: a timeout of {timeout_s} s is out of range"

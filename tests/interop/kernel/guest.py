@@ -223,6 +223,16 @@ class Guest:
         """Stop the whole machine, or let it go on."""
         self._qmp("stop" if frozen else "cont")
 
+    def grow_disk(self, disk_bytes: int) -> None:
+        """The running machine's disk becomes larger, as a logical volume might."""
+        self._qmp("block_resize", device="virtio0", size=disk_bytes)
+        sectors = disk_bytes // 512
+        give_up = time.monotonic() + 20
+        while int(self.check("cat /sys/block/vda/size")) != sectors:
+            if time.monotonic() > give_up:
+                raise GuestError(f"the guest does not see that its disk has {disk_bytes} bytes now")
+            time.sleep(0.1)
+
     def _qmp(self, command: str, **arguments: Any) -> None:
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(20)

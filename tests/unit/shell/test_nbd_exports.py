@@ -328,3 +328,14 @@ def test_zeroes_are_fast_where_the_file_may_give_space_back_and_the_peer_takes_a
     assert not export.zeroes_fast(0, MIB, True)
     bench.node.travel, bench.disks.punching = True, False
     assert not export.zeroes_fast(0, MIB, True)
+
+
+def test_open_exports_follow_a_device_that_changes_its_size() -> None:
+    bench = Bench()
+    export, other = bench.open("0"), bench.open("3")
+    bench.exports.resized(0, 1 << 30, 2 << 30)
+    assert export.geometry.size == 2 << 30
+    assert other.geometry.size == 4 << 30
+    export.closed()
+    bench.exports.resized(0, 2 << 30, 1 << 30)
+    assert export.geometry.size == 2 << 30

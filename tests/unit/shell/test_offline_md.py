@@ -16,7 +16,14 @@ from replblk.meta.superblock import MdFlag, Superblock
 from replblk.shell.create_md import create_md
 from replblk.shell.last_known import LastKnownSize
 from replblk.shell.md_device import MdDevice
-from replblk.shell.offline_md import apply_al, dump_md, get_gi, show_gi, wipe_md
+from replblk.shell.offline_md import (
+    apply_al,
+    check_resize,
+    dump_md,
+    get_gi,
+    show_gi,
+    wipe_md,
+)
 
 SIZE = 64 << 20
 LAYOUT = Layout.internal(SIZE)
@@ -219,3 +226,67 @@ def test_wipe_asks_and_then_there_are_no_metadata(disk: Path) -> None:
     assert said[-1] == "DRBD meta data block successfully wiped out."
     assert wipe(force=True, confirm=lambda _: True) == 0
     assert said[-1].startswith("There appears to be no drbd meta data to wipe out?")
+
+
+# -- a device that grew ---------------------------------------------------------------------------
+
+
+def checked(path: Path) -> tuple[int, str]:
+    said: list[str] = []
+    status = check_resize(str(path), "internal", None, known=known(path), out=said.append)
+    return status, "\n".join(said)
+
+
+def grow(path: Path, by: int) -> Layout:
+    with path.open("r+b") as file:
+        file.truncate(SIZE + by)
+    return Layout.internal(SIZE + by)
+
+
+def test_metadata_where_they_belong_are_silently_noted(disk: Path) -> None:
+    assert checked(disk) == (0, "")
+    assert known(disk).read() == (SIZE, 1)
+
+
+@pytest.mark.parametrize("by", [4096, 36864, 1 << 20])
+def test_a_device_that_grew_gets_its_metadata_moved_to_its_end(disk: Path, by: int) -> None:
+    crash(disk, [3, 9])
+    known(disk).write(SIZE, 0)
+    new = grow(disk, by)
+    status, said = checked(disk)
+    assert status == 0
+    assert said.splitlines() == [
+        "Marked additional 8192 KB as out-of-sync based on AL.",
+        "Moving the internal meta data to its proper location",
+        "Internal drbd meta data successfully moved.",
+    ]
+    data = disk.read_bytes()
+    block = data[new.md_offset_bytes :][:4096]
+    found = Superblock.decode(block, partial(Layout.internal, SIZE + by))
+    assert (found.clean, found.la_size_sect) == (True, LAYOUT.usable_sectors)
+    bitmap = data[new.bm_offset_bytes : new.al_offset_bytes]
+    assert [at for at in range(16) if any(bitmap[128 * at : 128 * at + 128])] == [3, 9]
+    assert known(disk).read() == (SIZE + by, 0)
+    assert checked(disk) == (0, "")
+
+
+def test_apply_al_moves_too(disk: Path) -> None:
+    checked(disk)
+    grow(disk, 1 << 20)
+    status, said = applied(disk)
+    assert status == 0
+    assert "Internal drbd meta data successfully moved." in said
+    assert applied(disk) == (0, "Nothing to do.")
+
+
+def test_without_knowing_where_they_were_nothing_is_found(disk: Path) -> None:
+    grow(disk, 1 << 20)
+    status, said = checked(disk)
+    assert status == 1
+    assert said.startswith("no suitable meta data found :(")
+
+
+def test_metadata_of_another_device_are_left_alone(disk: Path) -> None:
+    known(disk).write(SIZE, 2)
+    grow(disk, 1 << 20)
+    assert checked(disk)[0] == 1
