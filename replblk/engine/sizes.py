@@ -41,6 +41,9 @@ Then = Callable[[Answer], None]
 ANSWER_NS = 30 * SECOND_NS
 """How long ``resize`` waits for the peer's sizes before it says so."""
 
+REQUESTS_NS = 10 * SECOND_NS
+"""How long the target of a new part may take to ask for any of it."""
+
 
 @dataclass(slots=True)
 class _Asked:
@@ -160,8 +163,26 @@ class DeviceSize:
         self._ctx.tell(Level.INFO, "Resync of new storage after online grow", volume.number)
         if source:
             self._start_source(volume)
+            self._expect_requests(volume)
         else:
             self._ctx.states.force(volume, "online grow", conn=ConnState.WF_SYNC_UUID)
+
+    def _expect_requests(self, volume: Volume) -> None:
+        """A peer that had grown before, unsaid (DRBD does so while connecting), never asks for the
+        new part, and waits for a state that does not come: only another connection helps it.
+        """
+        session, sent = self._ctx.peer.data, volume.sent_sectors
+        left = volume.dirty_bits
+
+        def look() -> None:
+            idle = volume.sent_sectors == sent and volume.dirty_bits >= left > 0
+            resyncs = volume.state.conn is ConnState.SYNC_SOURCE
+            if session == self._ctx.peer.data and resyncs and idle:
+                self._ctx.peer.give_up(
+                    ConnState.PROTOCOL_ERROR, "the peer does not ask for the new part"
+                )
+
+        self._ctx.timers.set(("new-part", volume.number), REQUESTS_NS, look)
 
     def _diskless(self, volume: Volume, sizes: Sizes) -> None:
         verdict = diskless_size(

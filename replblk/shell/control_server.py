@@ -44,8 +44,11 @@ VERBS: dict[str, Options] = {
     "new-current-uuid": {"clear_bitmap": bool},
     "verify": {"start": int, "stop": int},
     "resize": {
-        "size_sectors": int, "assume_peer": bool, "assume_clean": bool,
-        "al_stripes": int, "al_stripe_size_kib": int,
+        "size_sectors": int,
+        "assume_peer": bool,
+        "assume_clean": bool,
+        "al_stripes": int,
+        "al_stripe_size_kib": int,
     },
     "get-gi": {},
     "show-gi": {},

@@ -181,7 +181,7 @@ METADATA = (
     mutant(
         "two-superblock-writes",
         "two writes of the superblock are under way at once",
-        Edit(STORE, "sync", "if not self._writing:", "if True:"),
+        Edit(STORE, "_go_on", "if not self._writing and", "if"),
         seed=1,
     ),
     mutant(

@@ -24,7 +24,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made.down()
 
 
-def test_up_serves_and_down_leaves_nothing_but_lock_and_log(site: Site) -> None:
+def test_up_serves_and_down_leaves_lock_log_and_the_size_of_the_disk(site: Site) -> None:
     site.run("alpha", "create-md", "r0")
     site.run("alpha", "up", "r0")
     assert site.run_file("alpha", "nbd.sock").exists()
@@ -32,7 +32,7 @@ def test_up_serves_and_down_leaves_nothing_but_lock_and_log(site: Site) -> None:
     pid = site.pid("alpha")
     site.run("alpha", "down", "r0")
     left = {path.name for path in site.run_file("alpha", "").iterdir()}
-    assert left == {"lock", "log"}
+    assert left == {"lock", "log", "drbd-minor-0.lkbd"}
     until(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid))
     site.run("alpha", "up", "r0")
 
