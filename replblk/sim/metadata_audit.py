@@ -145,9 +145,8 @@ def live_marks(machine: Machine, volume: int) -> Marks | None:
 
 def durable_marks(drive: Drive, overlay: Overlay) -> Marks:
     """What the metadata on a drive would mark after a power cut; they must decode."""
-    layout, store, marks = drive.layout, drive.store, Marks()
-    block = _durable(store, layout.md_offset_bytes, PAGE_BYTES, overlay)
-    superblock = _superblock(block, store.size_bytes)
+    store, marks = drive.store, Marks()
+    layout, superblock = _found(drive, overlay)
     flags = superblock.flags
     if MdFlag.FULL_SYNC in flags or superblock.uuids.current == JUST_CREATED:
         marks.everything = True
@@ -171,11 +170,25 @@ def _hot(ring: bytes) -> frozenset[int]:
 
 
 @lru_cache(maxsize=64)
-def _superblock(block: bytes, size_bytes: int) -> Superblock:
+def _superblock(block: bytes, size_bytes: int) -> Superblock | str:
+    """What it says, or why it is none of a device of that size."""
     try:
         return Superblock.decode(block, partial(Layout.internal, size_bytes))
     except MetadataError as error:
-        raise SimulationError(f"I10: a superblock is bad: {error}") from error
+        return str(error)
+
+
+def _found(drive: Drive, overlay: Overlay) -> tuple[Layout, Superblock]:
+    """What an attach would find: metadata at the end, else where they were last known to be."""
+    trouble = ""
+    for size in dict.fromkeys((drive.store.size_bytes, drive.known[0])):
+        layout = Layout.internal(size)
+        block = _durable(drive.store, layout.md_offset_bytes, PAGE_BYTES, overlay)
+        found = _superblock(block, size)
+        if not isinstance(found, str):
+            return layout, found
+        trouble = found
+    raise SimulationError(f"I10: the superblock of {drive.machine} is bad: {trouble}")
 
 
 def _durable(store: Store, offset: int, length: int, overlay: Overlay) -> bytes:

@@ -17,8 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replblk.meta.layout import Layout
-from replblk.model.vocabulary import ConnState
-from replblk.sim.world import MILLI_NS, SECOND_NS, SimulationError
+from replblk.sim.world import MILLI_NS, SimulationError
 
 if TYPE_CHECKING:
     from replblk.engine.ports import Answer
@@ -34,7 +33,6 @@ STEPS_BYTES = (4096, 12288, 40960, 65536, 512 << 10, 1 << 20, 3 << 20)
 """By how much a device grows: less than its metadata take, just that, more, much more."""
 RETRY_NS = 200 * MILLI_NS
 TRIES = 20
-WATCH_NS = SECOND_NS
 
 
 class Resizes:
@@ -54,7 +52,8 @@ class Resizes:
 
     def begin(self) -> None:
         """From now on sizes are set right by hand where nodes refuse each other for them."""
-        self._world.after(WATCH_NS, self._watch)
+        for machine in self._network.machines:
+            machine.on_told.append(self._heard)
 
     def strike(self, fault: Fault, target: Machine) -> None:
         """One fault, after the step that runs now."""
@@ -112,20 +111,21 @@ class Resizes:
         size = drive.store.size_bytes
         self._world.note(machine.name, "drive {} grows to {} bytes", volume, size)
 
-    def _watch(self) -> None:
+    def _heard(self, machine: Machine, text: str) -> None:
         """One node became smaller and the other never heard of it: as the log tells, by hand."""
-        self._world.after(WATCH_NS, self._watch)
-        for machine in self._network.machines:
-            other = self._network.other(machine)
-            standing = machine.connection is ConnState.STANDALONE
-            if not standing or machine.node is None or other.node is None:
-                continue
-            for volume in machine.drives:
-                size = other.node.volumes[volume].capacity_sectors
-                if 0 < size < machine.node.volumes[volume].capacity_sectors:
-                    self._world.mark("made smaller by hand as its peer was")
-                    self._resize(machine, 3, volume=volume, size_sectors=size)
-                    return
+        if "disk size is too small!" in text:
+            self._world.after(0, self._by_hand, machine)
+
+    def _by_hand(self, machine: Machine) -> None:
+        other = self._network.other(machine)
+        if machine.node is None or other.node is None:
+            return
+        for volume in machine.drives:
+            size = other.node.volumes[volume].capacity_sectors
+            if 0 < size < machine.node.volumes[volume].capacity_sectors:
+                self._world.mark("made smaller by hand as its peer was")
+                self._resize(machine, 3, volume=volume, size_sectors=size)
+                return
 
     def _resize(
         self, machine: Machine, tries: int, *, volume: int | None = None, **options: object
