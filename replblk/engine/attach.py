@@ -378,6 +378,10 @@ class _Attachment:
         self._ctx.tell(
             Level.INFO, "Moving the internal meta data to its proper location", volume.number
         )
+        self._resizing.when_idle(volume, lambda: self._move(place))
+
+    def _move(self, place: Layout) -> None:
+        volume = self._volume
         self._resizing.change(volume, place, volume.capacity_sectors, fill=1, told=self._in_place)
 
     def _in_place(self, why: str) -> None:

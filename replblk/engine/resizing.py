@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from replblk.engine.metadata_move import MetadataMove
@@ -43,28 +42,37 @@ class Resizing:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self._busy: set[int] = set()
         self._waiting: dict[int, deque[Callable[[], None]]] = {}
+
+    def busy(self, volume: Volume) -> bool:
+        """Whether a change of the volume is under way."""
+        return volume.number in self._busy
+
+    def when_idle(self, volume: Volume, action: Callable[[], None]) -> None:
+        """Do something when no change is under way: what was decided before one is worth nothing
+        after it, so whoever wants a change decides then."""
+        if self.busy(volume):
+            self._waiting.setdefault(volume.number, deque()).append(action)
+        else:
+            action()
+
+    def _next(self, volume: Volume) -> None:
+        waiting = self._waiting.get(volume.number)
+        while waiting and not self.busy(volume):
+            waiting.popleft()()
 
     def change(
         self, volume: Volume, layout: Layout, sectors: int, *, fill: int, told: Told
     ) -> None:
         """Make it so. layout: where the metadata belong; fill: the bits of a new part."""
-        waiting = self._waiting.get(volume.number)
-        begin = partial(self._begin, volume, layout, sectors, fill, told)
-        if waiting is None:
-            self._waiting[volume.number] = deque()
-            begin()
-        else:
-            waiting.append(begin)
+        assert not self.busy(volume), "a change was decided while another one is under way"
+        self._busy.add(volume.number)
 
-    def _begin(self, volume: Volume, layout: Layout, sectors: int, fill: int, told: Told) -> None:
         def ended(why: str) -> None:
-            waiting = self._waiting[volume.number]
-            if waiting:
-                self._ctx.defer(waiting.popleft())
-            else:
-                del self._waiting[volume.number]
+            self._busy.discard(volume.number)
             told(why)
+            self._ctx.defer(lambda: self._next(volume))
 
         if volume.bitmap is None or volume.meta is None or volume.al_gate is None:
             ended(NO_DISK)

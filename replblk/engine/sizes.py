@@ -22,7 +22,7 @@ from replblk.engine.ports import Answer
 from replblk.engine.resizing import set_capacity
 from replblk.meta.activity_log import clamp_extents
 from replblk.meta.layout import AL_BLOCKS_MAX, AL_BLOCKS_MIN, Layout
-from replblk.model.errors import MetadataError, PeerError
+from replblk.model.errors import MetadataError
 from replblk.model.generation import JUST_CREATED, same_generation
 from replblk.model.notices import Level
 from replblk.model.vocabulary import ConnState, DiskState
@@ -76,6 +76,16 @@ class DeviceSize:
 
     def on_sizes(self, volume: Volume, sizes: Sizes) -> None:
         """P_SIZES: agree on the size of the device."""
+        if self._resizing.busy(volume):
+            release, session = self._ctx.peer.hold_data(), self._ctx.peer.data
+
+            def again() -> None:
+                if session == self._ctx.peer.data:
+                    self.on_sizes(volume, sizes)
+                release()
+
+            self._resizing.when_idle(volume, again)
+            return
         volume.peer_max_sectors = sizes.d_size
         volume.peer_max_bio_bytes = sizes.max_bio_size
         volume.peer_size_sectors = sizes.c_size or volume.peer_size_sectors
@@ -116,7 +126,10 @@ class DeviceSize:
             )
             return
         if new != volume.capacity_sectors and conn > ConnState.CONNECTED:
-            raise PeerError(f"P_SIZES in state {conn} would change the size of the device")
+            self._ctx.peer.give_up(
+                ConnState.PROTOCOL_ERROR, f"P_SIZES in state {conn} would change the size"
+            )
+            return
         volume.user_size_sectors = user
         grows, moves = new > volume.capacity_sectors, layout != volume.layout
         if new == volume.capacity_sectors and not moves:
@@ -217,6 +230,9 @@ class DeviceSize:
 
     def resize(self, volume: Volume, command: Command, then: Then) -> None:
         """Take what the backing devices have to give, or what --size says."""
+        self._resizing.when_idle(volume, lambda: self._judge(volume, command, then))
+
+    def _judge(self, volume: Volume, command: Command, then: Then) -> None:
         options, state = command.options, volume.state
         clean, forced = bool(options.get("assume_clean")), bool(options.get("assume_peer"))
         layout = volume.layout

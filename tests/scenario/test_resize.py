@@ -319,3 +319,24 @@ def test_no_room_for_the_new_metadata_and_the_old_ones_stay() -> None:
     lab.in_sync()
     assert size_of(lab, "alpha") == before + (LARGE - SMALL)
     assert lab.differing_blocks() == []
+
+
+def test_both_nodes_resize_at_once_while_the_devices_go_on_growing() -> None:
+    """What was decided before one change must not be carried out after it: on an older size."""
+    lab = pair()
+    before = size_of(lab, "alpha")
+    for delay in (0.0, 0.0002, 0.0005, 0.001):
+        answers: list[Answer] = []
+        grow(lab, 16384)
+        lab.alpha.command("resize", answers.append, 0)
+        lab.run_for(delay)
+        grow(lab, 65536)
+        lab.beta.command("resize", answers.append, 0)
+        lab.run_until(lambda answers=answers: len(answers) == 2)  # type: ignore[misc]
+        lab.in_sync()
+    resized(lab)
+    lab.in_sync()
+    assert size_of(lab, "alpha") == size_of(lab, "beta") == before + 4 * (16384 + 65536)
+    for name in NODES:
+        assert lab.drive(name).found_layout().device_bytes == lab.drive(name).store.size_bytes
+    assert lab.differing_blocks() == []
