@@ -66,6 +66,7 @@ def main() -> int:
     print(machine(), flush=True)
     load_before, began = os.getloadavg()[0], time.monotonic()
     plot = ""
+    failures: list[str] = []
     with (
         tempfile.TemporaryDirectory(prefix="replblk-bench-", dir=args.dir) as disk,
         tempfile.TemporaryDirectory(prefix="replblk-bench-", dir=args.tmpfs) as memory,
@@ -77,14 +78,18 @@ def main() -> int:
         setting = Setting(args.seconds, args.rounds, args.size << 20, Path(disk), Path(memory))
         for name, part in parts.items():
             print(f"-- {name}", flush=True)
-            plot = part(results, setting) or plot
+            try:
+                plot = part(results, setting) or plot
+            except SystemExit as failed:
+                failures.append(f"{name}: not measured: {failed}")
+                print(failures[-1], flush=True)
     lines = [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}; {args.rounds} rounds of "
         f"{args.seconds:g} s, device {args.size} MiB, {time.monotonic() - began:.0f} s in all.",
         f"Load average before {load_before:.1f}, after {os.getloadavg()[0]:.1f}; of the bench "
         "alone it is 2 to 3, more means that others were at work.",
         *("", *goals_table(results.rows)),
-        *("", *results.others),
+        *("", *results.others, *failures),
         *("", *plain_table(results.found)),
         *("", *detail_table(results.found)),
         *("", *proof_lines(results.proofs)),
@@ -95,11 +100,12 @@ def main() -> int:
     print("\n".join(lines))
     if args.page is not None and not args.only:
         replace_between(args.page, *MARKS, lines)
-        args.page.with_name(PLOT).write_text(plot)
+        if plot:
+            args.page.with_name(PLOT).write_text(plot)
     unproven = [name for name, proof in results.proofs.items() if not proof.holds]
     if unproven:
         print(f"not every acknowledged write was flushed: {', '.join(unproven)}")
-    return 1 if unproven else 0
+    return 1 if unproven or failures else 0
 
 
 def _arguments() -> argparse.Namespace:

@@ -104,6 +104,7 @@ def huge(results: Results, setting: Setting) -> None:
     """Memory of the nodes of a sparse device of 16 TiB, in the middle of a full sync."""
     pair = ReplblkPair(setting.disk / "huge", HUGE_BYTES, filled=False, synced=False)
     try:
+        pair.ask("beta", "wait-connect")
         pair.ask("beta", "invalidate")
         before, began = cpu_s(pair.processes()), time.monotonic()
         time.sleep(3)
