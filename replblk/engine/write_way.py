@@ -48,7 +48,10 @@ class WriteWay:
         self.apv = ctx.peer.apv
         state = self.state
         self.suspended = state.suspended
-        self.wait = self.suspended or state.conn in _BEFORE_RESYNC
+        # Promoted in the middle of a bitmap exchange, in the generation that both have: it is the
+        # start of the resync that gives the data a name of their own.
+        nameless = state.conn is ConnState.WF_BITMAP_S and not volume.uuids.bitmap
+        self.wait = self.suspended or nameless or state.conn in _BEFORE_RESYNC
         self.primary = volume.primary
         self.has_disk = volume.has_disk
         self.replicate = replicates(state)
