@@ -77,7 +77,11 @@ class Disconnect:
     def _answered(self, wish: StateRequest, code: Code, then: Then) -> None:
         if code >= Code.SUCCESS:
             self._alone(wish, then)
-        elif code is Code.NEED_CONNECTION:  # it was lost meanwhile: nothing was agreed
+        elif code is Code.NEED_CONNECTION and wish is DISCONNECT_OUTDATE_SELF:
+            # It was lost meanwhile. The Primary may have taken us for Outdated already, and begun
+            # a generation on the strength of it: then so we are.
+            self._alone(wish, then)
+        elif code is Code.NEED_CONNECTION:  # lost meanwhile: nothing was agreed
             self._attempt(DISCONNECT, then)
         elif code is Code.CW_FAILED_BY_PEER and wish is DISCONNECT:
             self._attempt(DISCONNECT_OUTDATE_SELF, then)

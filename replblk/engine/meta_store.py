@@ -40,6 +40,7 @@ class MetaStore:
         self._base = superblock
         self._failed = failed
         self._durable: bytes = b""
+        self._durable_primary = False
         self._writing = False
         self._wishes: list[Told] = []
         self._bitmap_queue: deque[tuple[set[int] | None, Told]] = deque()
@@ -53,6 +54,16 @@ class MetaStore:
         self.dead = False
         self._held = False
         self._holder: Told | None = None
+
+    @property
+    def marked_primary(self) -> bool:
+        """Whether a crash now, and after what is being written now, would apply the activity log:
+        the durable superblock says so, and the state does not ask to take it back."""
+        return (
+            self._durable_primary
+            and MdFlag.PRIMARY_IND in self._base.flags
+            and MdFlag.PRIMARY_IND in self.superblock().flags
+        )
 
     # -- superblock ---------------------------------------------------------------------------
 
@@ -162,6 +173,7 @@ class MetaStore:
                 self._die(f"writing the superblock failed (errno {errno})")
             else:
                 self._durable = block
+                self._durable_primary = MdFlag.PRIMARY_IND in wanted.flags
             for told in wishes:
                 told(not self.dead)
             if self.dead:

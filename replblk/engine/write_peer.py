@@ -218,9 +218,16 @@ class WritePeer:
                 return
             volume.mark_out_of_sync(write.sector, write.size)
             write.flags &= ~DP_MAY_SET_IN_SYNC
-            write.gate = gate
-            extents = al_extents_of(write.sector, write.size)
-            gate.enter(extents, lambda hot: self._logged(write, hot))
+            meta = volume.meta
+            assert meta is not None
+            if meta.marked_primary:
+                write.gate = gate
+                extents = al_extents_of(write.sector, write.size)
+                gate.enter(extents, lambda hot: self._logged(write, hot))
+            else:
+                # After a crash the activity log is read on a disk that is marked as a Primary's:
+                # where that is not so, or not yet, the mark itself has to be durable first.
+                meta.write_bitmap(lambda ok: self._logged(write, ok))
         else:
             self._store(write)
 

@@ -51,6 +51,9 @@ WIDER_SEEDS = [
 WIDER_ONCE_FAILED = (
     ("resize", 20),  # a diskless Primary took the size of a disk that its peer was only asked about
     ("resize", 1145),  # decided before another change of the size, carried out after it
+    ("harsh", 700836),  # the only disk of a diskless Primary kept book before it was marked so
+    ("fenced", 700892),  # promoted in a bitmap exchange: writes in the generation of both
+    ("fenced", 701087),  # cut while it left as Outdated: the Primary took it so, it did not
     ("storm", 7),  # writes not replicated, in the old generation, while a peer was invalidated
     ("storm", 28),  # as storm 7
     ("wide", 460),  # detached while a verify ran: the late answer cost the connection
