@@ -11,9 +11,8 @@ import pytest
 
 from tests.interop.kernel.guest import Guest
 from tests.interop.kernel.initramfs import prepared
-from tests.support.site import Site, until
+from tests.support.site import Site, free_port, until
 
-PORT = 20131
 SIZE = 64 << 20
 ROOTED = (
     "/usr/bin/mount -t proc none /proc; /usr/bin/mount -t devtmpfs none /dev; "
@@ -35,7 +34,7 @@ sync; reboot -f
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """alpha is Primary."""
-    made = Site(tmp_path, PORT, SIZE)
+    made = Site(tmp_path, free_port(), SIZE)
     for node in ("alpha", "beta"):
         made.run(node, "create-md", "r0")
         made.run(node, "up", "r0")

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.site import Site, until
+from tests.support.site import Site, free_port, until
 from tests.support.tools import need
 
-PORT = 17200
 SIZE = 8 << 20
 MIB = 1 << 20
 
@@ -20,7 +19,7 @@ MIB = 1 << 20
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """alpha is Primary, both are UpToDate."""
-    made = Site(tmp_path, PORT, SIZE)
+    made = Site(tmp_path, free_port(), SIZE)
     for node in ("alpha", "beta"):
         made.run(node, "create-md", "r0")
         made.run(node, "up", "r0")

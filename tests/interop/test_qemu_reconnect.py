@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.site import Site, until
+from tests.support.site import Site, free_port, until
 from tests.support.tools import need
 
-PORT = 20130
 SIZE = 64 << 20
 PIECE = 64 << 10
 BURST = 16
@@ -23,7 +22,7 @@ BURST = 16
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """alpha is Primary and resumes its role."""
-    made = Site(tmp_path, PORT, SIZE)
+    made = Site(tmp_path, free_port(), SIZE)
     (made.folder / "replblk.toml").write_text("resume_primary = true\n")
     for node in ("alpha", "beta"):
         made.run(node, "create-md", "r0")

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.site import Site, until
+from tests.support.site import Site, free_port, until
 
-PORT = 17410
 HANDLER = """#!/bin/sh
 # notes what it was called with, asks its own daemon something, and ends as told
 exec >> {log}.$1
@@ -25,7 +24,7 @@ exit "$(cat {folder}/exit.$1)"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path, PORT)
+    made = Site(tmp_path, free_port())
     script = tmp_path / "handler"
     log = tmp_path / "called"
     script.write_text(HANDLER.format(python=sys.executable, log=log, folder=tmp_path))

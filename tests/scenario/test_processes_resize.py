@@ -10,16 +10,15 @@ import pytest
 
 from nbd.client import Client
 from replblk.meta.layout import Layout
-from tests.support.site import Site
+from tests.support.site import Site, free_port
 
-PORT = 22120
 SIZE, LARGER = 4 << 20, 6 << 20
 NODES = ("alpha", "beta")
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path, PORT, SIZE)
+    made = Site(tmp_path, free_port(), SIZE)
     for node in NODES:
         made.run(node, "create-md", "--force", "r0")
     yield made

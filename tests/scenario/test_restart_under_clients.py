@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from nbd.client import Client, NbdError
-from tests.support.site import Site, until
+from tests.support.site import Site, free_port, until
 
-PORT = 17230
 SIZE = 16 << 20
 BLOCK = 4096
 BLOCKS = 512
@@ -26,7 +25,7 @@ BLOCKS = 512
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path, PORT, SIZE)
+    made = Site(tmp_path, free_port(), SIZE)
     (made.folder / "replblk.toml").write_text("resume_primary = true\n")
     for node in ("alpha", "beta"):
         made.run(node, "create-md", "r0")

@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 
 from nbd.client import Client, NbdError
-from tests.support.site import Site, until
+from tests.support.site import Site, free_port, until
 from tests.support.wandering_client import WanderingClient
 
-PORT = 20010 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 SIZE = 16 << 20
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path, PORT, SIZE)
+    made = Site(tmp_path, free_port(), SIZE)
     for node in ("alpha", "beta"):
         made.run(node, "create-md", "r0")
         made.run(node, "up", "r0")

@@ -9,14 +9,12 @@ import pytest
 
 from replblk import __version__
 from replblk.cli.main import app, main
-from tests.support.site import Done, Site
-
-PORT = 17760
+from tests.support.site import Done, Site, free_port
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site(tmp_path, PORT)
+    return Site(tmp_path, free_port())
 
 
 @pytest.fixture

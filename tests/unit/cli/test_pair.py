@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 
 from nbd.client import Client, NbdError
-from tests.support.site import Site, until
-
-PORT = 17765
+from tests.support.site import Site, free_port, until
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path, PORT)
+    made = Site(tmp_path, free_port())
     for node in ("alpha", "beta"):
         made.run(node, "create-md", "r0")
         made.run(node, "up", "r0")
