@@ -338,7 +338,30 @@ class _Attachment:
             f"{bitmap.count * 4} KB ({bitmap.count} bits) marked out-of-sync by on disk bit-map.",
             volume.number,
         )
-        volume.meta.write_bitmap(self._bitmap_durable)
+        self._settle_place(volume.meta)
+
+    def _settle_place(self, meta: MetaStore) -> None:
+        """Found at the end, and last known elsewhere: a move was cut off when its superblock stood.
+
+        Before anything is written over the old ones, the new one has to be there for certain, and
+        its place noted: what was read may be left of a write that failed.
+        """
+        known, layout = self._known()[0], self._layout
+        if self._at_last_known or known in (0, layout.device_bytes):
+            meta.write_bitmap(self._bitmap_durable)
+            return
+
+        def written(errno: int, _: Buffer | None) -> None:
+            if errno:
+                self._refuse(
+                    f"IO error(s) occurred writing the superblock (errno {errno})", ERR_IO_MD
+                )
+                return
+            assert self._volume.backing is not None
+            self._volume.backing.remember(layout.device_bytes, self._superblock.device_uuid)
+            meta.write_bitmap(self._bitmap_durable)
+
+        self._ctx.io.write(self._volume, layout.md_offset_bytes, self._superblock.encode(), written)
 
     # -- writing ------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ says what is to be written, each step durable before the next begins, so that a 
 of them finds either the old metadata whole or new ones that are safe:
 
     apart      bitmap, activity log, superblock (from here on the new ones count), old ones erased
-    in place   superblock that says "full sync", activity log, bitmap, superblock, old ones erased
+    in place   superblock that says "full sync" (and its place noted), activity log, bitmap,
+               superblock, old ones erased
 
 *apart* costs nothing at a power cut: the old metadata stay as they are until the new ones are
 whole. It needs room: where new and old overlap, or the old ones lie behind the end of the device,
@@ -51,12 +52,13 @@ def plan(old: Layout, new: Layout) -> Plan:
     old_area, new_area = area(old), area(new)
     overlap = old_area.start < new_area.stop and new_area.start < old_area.stop
     gone = old_area.stop > new.device_bytes
-    last = (Step.REMEMBER, Step.ERASE)
     steps: tuple[Step, ...]
     if overlap or gone:
-        steps = (Step.WARN, Step.ACTIVITY_LOG, Step.BITMAP, Step.SUPERBLOCK, *last)
+        # Noted before the old ones are spoilt: the device may grow again before the next attach.
+        steps = (Step.WARN, Step.REMEMBER, Step.ACTIVITY_LOG, Step.BITMAP, Step.SUPERBLOCK)
+        steps = (*steps, Step.ERASE)
     else:
-        steps = (Step.BITMAP, Step.ACTIVITY_LOG, Step.SUPERBLOCK, *last)
+        steps = (Step.BITMAP, Step.ACTIVITY_LOG, Step.SUPERBLOCK, Step.REMEMBER, Step.ERASE)
     return Plan(steps, () if gone else tuple(_without(old_area, new_area)))
 
 

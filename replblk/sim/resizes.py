@@ -106,6 +106,8 @@ class Resizes:
         return self._chance.choice(list(target.drives)), self._chance.choice(STEPS_BYTES)
 
     def _enlarge(self, machine: Machine, volume: int, step: int) -> None:
+        if self._operator.healing:
+            return
         drive = machine.drives[volume]
         drive.grow(drive.store.size_bytes + step)
         size = drive.store.size_bytes
@@ -124,19 +126,26 @@ class Resizes:
             size = other.node.volumes[volume].capacity_sectors
             if 0 < size < machine.node.volumes[volume].capacity_sectors:
                 self._world.mark("made smaller by hand as its peer was")
-                self._resize(machine, 3, volume=volume, size_sectors=size)
+                self._resize(machine, 3, volume=volume, by_hand=True, size_sectors=size)
                 return
 
     def _resize(
-        self, machine: Machine, tries: int, *, volume: int | None = None, **options: object
+        self,
+        machine: Machine,
+        tries: int,
+        *,
+        volume: int | None = None,
+        by_hand: bool = False,
+        **options: object,
     ) -> None:
         """Give the command when the machine can take one; an administrator repeats a refusal."""
-        if tries <= 0:
-            return
+        if tries <= 0 or (self._operator.healing and not by_hand):
+            return  # once everything is mended, nobody begins anything new
 
         def again() -> None:
             self._world.after(
-                RETRY_NS, lambda: self._resize(machine, tries - 1, volume=volume, **options)
+                RETRY_NS,
+                lambda: self._resize(machine, tries - 1, volume=volume, by_hand=by_hand, **options),
             )
 
         if not self._operator.free(machine):

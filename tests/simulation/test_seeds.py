@@ -50,6 +50,8 @@ WIDER_SEEDS = [
 ]
 WIDER_ONCE_FAILED = (
     ("resize", 20),  # a diskless Primary took the size of a disk that its peer was only asked about
+    ("resize", 4086),  # the device grew again while its metadata moved over the old ones
+    ("resize", 4467),  # a superblock that may be left of a failed write was relied on
     ("resize", 1145),  # decided before another change of the size, carried out after it
     ("harsh", 700836),  # the only disk of a diskless Primary kept book before it was marked so
     ("fenced", 700892),  # promoted in a bitmap exchange: writes in the generation of both
