@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -88,3 +90,20 @@ def served(exports: Exports, loop_name: str = "uvloop", **options: Any) -> Itera
             loop.call_soon_threadsafe(loop.stop)
             thread.join(20)
             loop.close()
+
+
+def until_closed(sock: socket.socket) -> bytes:
+    """What still comes until the other side ends, in whatever way."""
+    data = b""
+    try:
+        while piece := sock.recv(1 << 16):
+            data += piece
+    except ConnectionResetError:
+        pass  # as good an end as any
+    return data
+
+
+def reset(sock: socket.socket) -> None:
+    """End a TCP connection with RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()

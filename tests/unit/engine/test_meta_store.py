@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from replblk.engine import meta_store
 from replblk.engine.meta_store import MetaStore
 from replblk.engine.volume import Volume
 from replblk.meta.bitmap import Bitmap
@@ -15,7 +18,7 @@ from replblk.model.config import VolumeConfig
 from replblk.model.units import bits_of_capacity
 from replblk.model.vocabulary import DiskState
 
-SIZE = 600 << 20
+SIZE = 700 << 20
 LAYOUT = Layout.internal(SIZE)
 Answered = list[tuple[str, bool]]
 
@@ -140,6 +143,47 @@ def test_only_changed_pages_and_neighbours_in_one_write() -> None:
     bench.settle()
     assert bench.flying == []
     assert bench.answers[-1] == ("nothing", True)
+
+
+def test_a_large_bitmap_is_written_in_parts_and_told_of_when_all_are_durable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meta_store, "PAGES_AT_ONCE", 2)
+    bench = Bench()
+    bitmap = bench.volume.bitmap
+    assert bitmap is not None
+    pages = bitmap.page_count
+    assert pages >= 5
+    per_page = 4096 * 8
+    for page in range(5):
+        bitmap.set(page * per_page, page * per_page + 1)
+    bench.store.write_bitmap(bench.told("all"))
+    written: list[int] = []
+    for count in (2, 2, 1):
+        assert bench.answers == []
+        assert [len(data) for _, data, _ in bench.flying] == [count * 4096]
+        written.append(bench.flying[0][0])
+        if count == 1:
+            bitmap.set(1, 2)  # a page of an earlier part changes once more: for the next write
+        bench.end()
+    start = LAYOUT.bm_offset_bytes
+    assert written == [start, start + 8192, start + 16384]
+    assert bench.answers == [("all", True)]
+    assert bitmap.dirty_pages() == [0]
+
+
+def test_a_part_that_fails_is_the_end_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meta_store, "PAGES_AT_ONCE", 1)
+    bench = Bench()
+    bitmap = bench.volume.bitmap
+    assert bitmap is not None
+    for page in range(2):
+        bitmap.set(page * 32768, page * 32768 + 1)
+    bench.store.write_bitmap(bench.told("all"))
+    bench.end(5)
+    bench.settle()
+    assert bench.answers == [("all", False)]
+    assert bench.flying == []
 
 
 def test_a_page_is_never_in_flight_twice_and_what_changed_meanwhile_is_written_next() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 import stat
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from nbd.memory import MemoryExports
 from nbd.protocol import SIMPLE_REPLY, Command, Error, Reply
 from nbd.server import ListenError, Server
 from tests.support.nbd_bytes import CLIENT_FLAGS, go, option, option_replies, request
-from tests.support.nbd_served import LOOPS, Served, served
+from tests.support.nbd_served import LOOPS, Served, reset, served, until_closed
 
 SIZE = 64 << 20
 
@@ -61,22 +60,6 @@ def exactly(sock: socket.socket, count: int) -> bytes:
         assert piece, f"closed after {len(data)} of {count} bytes"
         data += piece
     return data
-
-
-def until_closed(sock: socket.socket) -> bytes:
-    data = b""
-    try:
-        while piece := sock.recv(1 << 16):
-            data += piece
-    except ConnectionResetError:
-        pass  # as good an end as any
-    return data
-
-
-def reset(sock: socket.socket) -> None:
-    """End a TCP connection with RST."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def disk_of(exports: MemoryExports):  # type: ignore[no-untyped-def]
