@@ -107,7 +107,10 @@ class Bitmap:
             self._taken = {page for page in self._taken if page < pages}
             self._touch(range(bit_count // PAGE_BITS, pages))
             return
-        self.bits.extend(bitarray(bit_count - old, endian="little"))
+        if old:
+            self.bits.extend(bitarray(bit_count - old, endian="little"))
+        else:  # a fresh disk's first size: to extend would take the memory twice
+            self.bits = bitarray(bit_count, endian="little")
         self.bits[old:] = 1 if fill else 0
         self._count += bit_count - old if fill else 0
         self._touch(range(old // PAGE_BITS, self.page_count))

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scripts.bench import resyncs, special, works
+from scripts.bench.contenders import ReplblkPair
 from scripts.bench.report import (
     detail_table,
     goals_table,
@@ -104,8 +105,9 @@ def main() -> int:
             args.page.with_name(PLOT).write_text(plot)
     unproven = [name for name, proof in results.proofs.items() if not proof.holds]
     if unproven:
-        print(f"not every acknowledged write was flushed: {', '.join(unproven)}")
-    return 1 if unproven or failures else 0
+        print(f"not every acknowledged write was seen flushed: {', '.join(unproven)}")
+    ours = any(name.startswith(ReplblkPair.name) for name in unproven)
+    return 1 if ours or failures else 0
 
 
 def _arguments() -> argparse.Namespace:
