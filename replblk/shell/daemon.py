@@ -35,7 +35,6 @@ from replblk.shell.buffers import keep_freed_memory
 from replblk.shell.client import Clients
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
-from replblk.shell.device_sizes import DeviceSizes
 from replblk.shell.disks import FileDisks
 from replblk.shell.doorkeeper import Doorkeeper
 from replblk.shell.handler_processes import HandlerProcesses
@@ -184,8 +183,7 @@ class Daemon:
         self._sizes.told.append(exports.resized)
         self._nbd = nbd_server(exports, settings, self._turns.soon, self._latencies.parse.record)
         self._devices = {n: BlockDevice(resource, n, files, settings) for n in volumes}
-        sizes = DeviceSizes(volumes, self._node.size_bytes, self._on_resized)
-        self._turns.after_step(sizes.look)
+        self._sizes.told.append(self._on_resized)
         self._clients.door = Doorkeeper(
             self._nbd, exports.volume_of, lambda volume: self._devices[volume].keeps_here()
         )
@@ -240,9 +238,11 @@ class Daemon:
         if not self._resuming:
             self._nbd.release()
 
-    def _on_resized(self, volume: int) -> None:
+    def _on_resized(self, volume: int, _old_bytes: int, new_bytes: int) -> None:
+        """A block device follows: its helper connects again to ask for the size."""
         try:
-            self._devices[volume].ask_size()
+            if new_bytes:
+                self._devices[volume].ask_size()
         except PermissionError:
             self._log.warn(
                 f"volume {volume}: its block device is another user's and keeps its size"

@@ -1,4 +1,4 @@
-"""Whoever shows a volume is told when it gets another size."""
+"""The helper of a block device is told when the volume gets another size."""
 
 from __future__ import annotations
 
@@ -11,30 +11,8 @@ from pathlib import Path
 from replblk.admin.resolve import load
 from replblk.model.config import Settings
 from replblk.shell.block_devices import BlockDevice
-from replblk.shell.device_sizes import DeviceSizes
 from replblk.shell.run_files import RunFiles
 from tests.support.site import Site
-
-
-def test_told_once_for_each_change_between_known_sizes() -> None:
-    sizes, told = {0: 0, 1: 4096}, []
-    watch = DeviceSizes(sizes, sizes.__getitem__, told.append)
-    watch.look()
-    sizes[0] = 8192
-    watch.look()
-    assert not told, "a size that becomes known is no change"
-    sizes[1] = 12288
-    watch.look()
-    watch.look()
-    assert told == [1]
-    sizes[1] = 0
-    watch.look()
-    sizes[1] = 12288
-    watch.look()
-    assert told == [1], "it was gone for a while"
-    sizes[0] = 4096
-    watch.look()
-    assert told == [1, 0]
 
 
 def test_the_helper_is_asked_by_a_signal_that_hurts_nobody(tmp_path: Path) -> None:
