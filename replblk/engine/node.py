@@ -101,7 +101,10 @@ class Node:
         self._target = ResyncTarget(ctx, failure)
         self._source = ResyncSource(ctx, failure)
         self._exchange = ResyncBitmap(
-            ctx, self._target_ready, lambda why: self._connection.stand_alone(why)
+            ctx,
+            self._target_ready,
+            lambda why: self._connection.stand_alone(why),
+            lambda volume: self._requests.asks_to_sync(volume),
         )
         self._verify = Verify(ctx, failure)
         resizing = Resizing(ctx)
@@ -171,9 +174,6 @@ class Node:
         def connection_wide(handler: Callable[[Any], None]) -> Route:
             return lambda _, packet: handler(self._decode(packet))
 
-        def ignored(volume: Volume, packet: Packet) -> None:
-            """Read and forgotten."""
-
         return {
             # parameters and state
             Cmd.P_PROTOCOL: connection_wide(self._handshake.on_protocol),
@@ -225,8 +225,8 @@ class Node:
             # liveness and hints
             Cmd.P_PING: lambda v, p: peer.on_ping(),
             Cmd.P_PING_ACK: lambda v, p: peer.on_ping_ack(),
-            Cmd.P_UNPLUG_REMOTE: ignored,
-            Cmd.P_DELAY_PROBE: ignored,
+            Cmd.P_UNPLUG_REMOTE: lambda v, p: None,
+            Cmd.P_DELAY_PROBE: lambda v, p: None,
         }
 
     def _on_packet(self, packet: Packet) -> None:
@@ -407,9 +407,10 @@ class Node:
                 ctx.run_deferred()
 
     def step(self) -> None:
-        """Drain the queue; then everything that was gathered: log transactions, barriers, waits."""
-        # Little is called here that has nothing to do: with one request at a time, a step's own
-        # cost is a good part of the whole.
+        """Drain the queue; then everything that was gathered: log transactions, barriers, waits.
+
+        Nothing is called that has nothing to do: a step's own cost is much of a lone request's.
+        """
         ctx, events, deferred = self._ctx, self._events, self._ctx.deferred
         while True:
             ctx.timers.run_due()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _WAITING = (ConnState.WF_BITMAP_S, ConnState.WF_BITMAP_T)
 _AWAITS_UUID = (ConnState.WF_SYNC_UUID, ConnState.BEHIND)
 _TARGET = (ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T)
+_EARLY = (ConnState.CONNECTED, ConnState.STARTING_SYNC_T)
 _SOURCE_GOES_ON = 3
 """An exit status of before-resync-source that forbids nothing."""
 
@@ -43,8 +44,12 @@ class ResyncBitmap:
         ctx: Context,
         target_ready: Callable[[Volume], None],
         stand_alone: Callable[[str], None],
+        asked_to_sync: Callable[[Volume], bool],
     ) -> None:
+        """asked_to_sync: whether the peer was asked to make us a sync target, and has not
+        answered."""
         self._ctx = ctx
+        self._asked_to_sync = asked_to_sync
         self._target_ready = target_ready
         self._stand_alone = stand_alone
         self._decoders: dict[int, tuple[BitmapDecoder, bitarray]] = {}
@@ -173,7 +178,10 @@ class ResyncBitmap:
         if volume.state.disk < DiskState.NEGOTIATING:
             self._ctx.tell(Level.WARNING, "ignoring P_SYNC_UUID: no disk", volume.number)
             return
-        if volume.state.conn is ConnState.STARTING_SYNC_T and volume.number not in self._early:
+        # It may even overtake the consent to our wish to be invalidated: that has its own socket.
+        wished = volume.state.conn is ConnState.CONNECTED and self._asked_to_sync(volume)
+        begins = wished or volume.state.conn is ConnState.STARTING_SYNC_T
+        if begins and volume.number not in self._early:
             self._early[volume.number] = packet
             volume.sync_uuid_pending = True  # what the source writes now waits, too
             return
@@ -221,7 +229,7 @@ class ResyncBitmap:
 
     def on_state(self, volume: Volume, old: State, new: State) -> None:
         """Leaving the exchange for anything but the resync ends it."""
-        if volume.number in self._early and new.conn is not ConnState.STARTING_SYNC_T:
+        if volume.number in self._early and new.conn not in _EARLY:
             early = self._early.pop(volume.number)
             volume.sync_uuid_pending = False
             if new.conn is ConnState.WF_SYNC_UUID:

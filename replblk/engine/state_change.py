@@ -91,6 +91,14 @@ class StateRequests:
                 Cmd.P_STATE_CHG_REQ, StateChange(wish.mask, wish.val), volume.number
             )
 
+    def asks_to_sync(self, volume: Volume) -> bool:
+        """Whether the peer was asked to make this disk a sync target, and has not answered."""
+        if self._asked is None or self._asked[0] is not volume:
+            return False
+        wish = self._asked[1]
+        wanted = apply_mask(volume.state, wish.mask, wish.val)
+        return wanted.conn is ConnState.STARTING_SYNC_T
+
     def _await_answer(self) -> None:
         """A peer that answers pings and no request must not hold up the administrator for ever.
 

@@ -125,9 +125,9 @@ METADATA = (
         "at attach the activity log is initialised before its bits are on disk",
         Edit(
             ATTACHMENT,
-            "_take_over",
-            "volume.meta.write_bitmap(self._bitmap_durable)",
-            "volume.meta.write_bitmap(); self._bitmap_durable(True)",
+            "_settle_place",
+            "    meta.write_bitmap(self._bitmap_durable)\n        return",
+            "    meta.write_bitmap(); self._bitmap_durable(True)\n        return",
         ),
         not_caught=("30 seeds of mixed, 50 seeds of harsh; needs a second crash within recovery"),
     ),

@@ -49,6 +49,7 @@ WIDER_SEEDS = [
     for seed in range(1, count + 1)
 ]
 WIDER_ONCE_FAILED = (
+    ("metadata-lies", 1000002),  # P_SYNC_UUID overtook the consent to invalidate: a protocol error
     ("resize", 20),  # a diskless Primary took the size of a disk that its peer was only asked about
     ("resize", 4086),  # the device grew again while its metadata moved over the old ones
     ("resize", 4467),  # a superblock that may be left of a failed write was relied on
