@@ -34,26 +34,14 @@ class DiskIo:
     def read(self, volume: Volume, offset: int, length: int, then: Then) -> None:
         """Read bytes of the backing device."""
         assert volume.backing is not None
-        if volume.config.options.disk_timeout:
-            op = self._launch(volume, then)
-        else:
-            op = self._next = self._next + 1
-            self._flying[op] = (volume, then)
-            volume.in_flight += 1
-        volume.backing.read(op, offset, length)
+        volume.backing.read(self._launch(volume, then), offset, length)
 
     def write(
         self, volume: Volume, offset: int, data: Buffer, then: Then, *, durable: bool = True
     ) -> None:
         """Write bytes of the backing device."""
         assert volume.backing is not None
-        if volume.config.options.disk_timeout:
-            op = self._launch(volume, then)
-        else:
-            op = self._next = self._next + 1
-            self._flying[op] = (volume, then)
-            volume.in_flight += 1
-        volume.backing.write(op, offset, data, durable=durable)
+        volume.backing.write(self._launch(volume, then), offset, data, durable=durable)
 
     def zero(
         self, volume: Volume, offset: int, length: int, then: Then, *, unmap: bool, durable: bool

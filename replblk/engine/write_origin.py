@@ -154,11 +154,6 @@ class WriteOrigin:
             write.local = PENDING
             self._write_local(write)
 
-    @staticmethod
-    def replicates(volume: Volume) -> bool:
-        """Whether writes go to the peer in this state."""
-        return replicates(volume.state)
-
     def _write_local(self, write: WriteRequest) -> None:
         volume, io = write.volume, self._ctx.io
         durable = write.fua or self._ctx.persist
@@ -444,7 +439,7 @@ class WriteOrigin:
         """
         if not self.frozen.of(volume):
             return
-        resend = resend and volume.state.conn is ConnState.CONNECTED and self.replicates(volume)
+        resend = resend and volume.state.conn is ConnState.CONNECTED and replicates(volume.state)
         again: list[WriteRequest] = []
         epoch = None
         for was_in, write in self.frozen.take(volume):

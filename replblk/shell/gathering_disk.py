@@ -33,9 +33,7 @@ class GatheringDisk(ABC):
 
     def read(self, op: int, offset: int, length: int) -> None:
         """Read *length* bytes."""
-        if not 0 < length <= self.size_bytes - offset or offset < 0 or (offset | length) & 511:
-            self._check(offset, length)
-        assert not self.closed, "an operation on a closed disk"
+        self._check(offset, length)
         self._in_flight += 1
         self.due = True
         self._reads.append((op, offset, length))
@@ -43,9 +41,7 @@ class GatheringDisk(ABC):
     def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
         """Write *data*, which stays untouched by the caller until the answer."""
         length = len(data)
-        if not 0 < length <= self.size_bytes - offset or offset < 0 or (offset | length) & 511:
-            self._check(offset, length)
-        assert not self.closed, "an operation on a closed disk"
+        self._check(offset, length)
         self._in_flight += 1
         self.due = True
         self._gathered.append(WriteOp(op, offset, length, data, durable))
