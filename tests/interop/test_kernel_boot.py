@@ -11,7 +11,7 @@ import pytest
 
 from tests.interop.kernel.guest import Guest
 from tests.interop.kernel.initramfs import prepared
-from tests.support.site import Site, free_port, until
+from tests.support.site import Site, free_port
 
 SIZE = 64 << 20
 ROOTED = (
@@ -35,11 +35,7 @@ sync; reboot -f
 def site(tmp_path: Path) -> Iterator[Site]:
     """alpha is Primary."""
     made = Site(tmp_path, free_port(), SIZE)
-    for node in ("alpha", "beta"):
-        made.run(node, "create-md", "r0")
-        made.run(node, "up", "r0")
-    made.run("alpha", "primary", "--force", "r0")
-    until(lambda: made.run("alpha", "dstate", "r0").strip() == "UpToDate/UpToDate")
+    made.in_sync()
     yield made
     made.down()
 

@@ -20,11 +20,7 @@ MIB = 1 << 20
 def site(tmp_path: Path) -> Iterator[Site]:
     """alpha is Primary, both are UpToDate."""
     made = Site(tmp_path, free_port(), SIZE)
-    for node in ("alpha", "beta"):
-        made.run(node, "create-md", "r0")
-        made.run(node, "up", "r0")
-    made.run("alpha", "primary", "--force", "r0")
-    until(lambda: made.run("alpha", "dstate", "r0").strip() == "UpToDate/UpToDate")
+    made.in_sync()
     yield made
     made.down()
 

@@ -24,11 +24,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     """alpha is Primary and resumes its role."""
     made = Site(tmp_path, free_port(), SIZE)
     (made.folder / "replblk.toml").write_text("resume_primary = true\n")
-    for node in ("alpha", "beta"):
-        made.run(node, "create-md", "r0")
-        made.run(node, "up", "r0")
-    made.run("alpha", "primary", "--force", "r0")
-    until(lambda: made.run("alpha", "dstate", "r0").strip() == "UpToDate/UpToDate")
+    made.in_sync()
     yield made
     made.down()
 

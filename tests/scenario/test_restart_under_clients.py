@@ -27,11 +27,7 @@ BLOCKS = 512
 def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path, free_port(), SIZE)
     (made.folder / "replblk.toml").write_text("resume_primary = true\n")
-    for node in ("alpha", "beta"):
-        made.run(node, "create-md", "r0")
-        made.run(node, "up", "r0")
-    made.run("alpha", "primary", "--force", "r0")
-    until(lambda: states(made) == "UpToDate/UpToDate")
+    made.in_sync()
     yield made
     made.down()
 

@@ -21,11 +21,7 @@ SIZE = 16 << 20
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path, free_port(), SIZE)
-    for node in ("alpha", "beta"):
-        made.run(node, "create-md", "r0")
-        made.run(node, "up", "r0")
-    made.run("alpha", "primary", "--force", "r0")
-    until(lambda: made.run("alpha", "dstate", "r0").strip() == "UpToDate/UpToDate")
+    made.in_sync()
     yield made
     made.down()
 

@@ -49,6 +49,14 @@ class Site:
             with (folder / f"{node}.img").open("wb") as file:
                 file.truncate(size_bytes)
 
+    def in_sync(self) -> None:
+        """Both nodes up on fresh metadata, alpha Primary, both UpToDate."""
+        for node in ("alpha", "beta"):
+            self.run(node, "create-md", "r0")
+            self.run(node, "up", "r0")
+        self.run("alpha", "primary", "--force", "r0")
+        until(lambda: self.run("alpha", "dstate", "r0").strip() == "UpToDate/UpToDate")
+
     def command(self, node: str, *arguments: str) -> list[str]:
         """The command line of ``replblk`` as *node*, with the settings ``NODE.toml`` if any."""
         own = self.folder / f"{node}.toml"
