@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qs, unquote_to_bytes, urlsplit
 
-from nbd.protocol import DEFAULT_PORT
+DEFAULT_PORT = 10809
+"""The port IANA gave to NBD."""
 
 UNIX_PATH_MAX = 107
 """Bytes of a unix socket's path (sun_path less its NUL, unix(7))."""

@@ -35,9 +35,6 @@ CHUNK_MAGIC = 0x668E33EF
 EXTENDED_REQUEST_MAGIC = 0x21E41C71
 EXTENDED_CHUNK_MAGIC = 0x6E8A278C
 
-DEFAULT_PORT = 10809
-"""The port IANA gave to NBD."""
-
 STRING_MAX = 4096
 """Longest name, description, query or message in bytes (protocol: MUST)."""
 

@@ -22,8 +22,8 @@ from replblk.model.config import Resource, Settings
 from replblk.model.errors import AdminError, ConfigError
 from replblk.model.status import NodeStatus
 from replblk.shell.control_client import call
-from replblk.shell.links import is_own_address
 from replblk.shell.run_files import ROOT_RUN_DIR, RunFiles
+from replblk.shell.socket_address import is_own_address
 
 EXIT_USAGE = 1
 EXIT_CONFIG = 10

@@ -19,8 +19,8 @@ from collections.abc import Callable, Coroutine
 
 from replblk.engine.ports import Buffer
 from replblk.model.config import Address
-from replblk.model.errors import AdminError
 from replblk.shell.link import LINGER_S, Link
+from replblk.shell.socket_address import resolve
 from replblk.shell.turns import EventSink
 
 LISTEN_BACKLOG = 5
@@ -28,8 +28,6 @@ LISTEN_BACKLOG = 5
 STRANGER_LOG_S = 60.0
 """Refused connections are told of at most this often."""
 _NS = 1_000_000_000
-
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
 class TcpLinks:
@@ -230,33 +228,3 @@ class TcpLinks:
         if time.monotonic() - self._strangers_told_s >= STRANGER_LOG_S:
             self._strangers_told_s = time.monotonic()
             self._warn(text)
-
-
-def resolve(address: Address) -> SocketAddress:
-    """The socket address of a configured one; host names are looked up once, as drbdsetup does."""
-    families = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
-    if address.family not in families:
-        raise AdminError(
-            f"address family {address.family!r} is not supported; use ipv4 or ipv6", exit_code=20
-        )
-    try:
-        found = socket.getaddrinfo(
-            address.host, address.port, families[address.family], socket.SOCK_STREAM
-        )
-    except OSError as error:
-        raise AdminError(
-            f"can not resolve the address {address.host!r}: {error}", exit_code=20
-        ) from error
-    return found[0][4]  # type: ignore[return-value]
-
-
-def is_own_address(address: Address) -> bool:
-    """Whether this machine may bind to the host of *address*."""
-    at = resolve(address)
-    family = socket.AF_INET6 if len(at) == 4 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((at[0], 0, *at[2:]))
-        except OSError:
-            return False
-    return True

@@ -9,7 +9,8 @@ import pytest
 
 from replblk.model.config import Address
 from replblk.model.errors import AdminError
-from replblk.shell.links import TcpLinks, resolve
+from replblk.shell.links import TcpLinks
+from replblk.shell.socket_address import resolve
 from tests.contract.rigs import ShellLinkRig, shell_links
 from tests.support.recorder import Recorder
 
