@@ -200,9 +200,9 @@ class Guest:
                 got += piece
         return got.decode()
 
-    def put(self, path: str, text: str) -> None:
-        """Write a small text file."""
-        self.check(f"cat > {path} <<'END-OF-FILE'\n{text}\nEND-OF-FILE")
+    def put(self, path: str, text: str, then: str = "true") -> None:
+        """Write a small text file, and run a command."""
+        self.check(f"cat > {path} <<'END-OF-FILE' && {then}\n{text}\nEND-OF-FILE")
 
     # -- what a person at the machine would see or do -------------------------------------------
 

@@ -137,20 +137,27 @@ class KernelNode:
                 with self.disk.open("r+b") as file:
                     file.truncate(0)
                     file.truncate(disk_bytes)
-                self.guest.check("rm -f /run/told*; blockdev --flushbufs /dev/vda")
         self._console_from = len(self.guest.console())
 
     def _leave(self) -> None:
-        self.guest.sh("umount /mnt; drbdadm down r0 || drbdsetup down r0", 20)
-        if "r0" in self.guest.sh("drbdsetup show")[1] or "cs:" in self.proc():
+        """DRBD is down, and nothing of the disk is cached. One script: each costs a fifth of a
+        second."""
+        text = self.guest.sh(
+            "umount /mnt; drbdadm down r0 || drbdsetup down r0; rm -f /run/told*; "
+            "blockdev --flushbufs /dev/vda; echo configured:; drbdsetup show",
+            20,
+        )[1]
+        if "r0" in text.partition("configured:")[2] or "cs:" in self.proc():
             self.guest.power_cut()
             self.guest.boot()
 
     def configure(self, peer: str, peer_port: int, options: Options) -> None:
         """Write drbd.conf."""
         self._conf = drbd_conf(guest_side(self.name, peer, peer_port), options)
-        self.guest.put("/etc/drbd.conf", self._conf)
-        self.guest.check(f"hostname {self.name}")
+        self._put_conf()
+
+    def _put_conf(self) -> None:
+        self.guest.put("/etc/drbd.conf", self._conf, f"hostname {self.name}")
 
     def adm(self, *words: str) -> tuple[int, str]:
         """drbdadm, on r0."""
@@ -177,8 +184,7 @@ class KernelNode:
         """The machine is switched on, and DRBD brought up from its configuration."""
         self.guest.boot()
         self._console_from = 0
-        self.guest.check(f"hostname {self.name}")
-        self.guest.put("/etc/drbd.conf", self._conf)
+        self._put_conf()
         self.up()
 
     def write(self, offset: int, data: bytes) -> None:

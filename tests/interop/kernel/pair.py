@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.interop.kernel.config import Options
@@ -23,6 +24,22 @@ from tests.interop.kernel.recorder import Recorder, Talk
 DISK_BYTES = 12 << 20
 """Small, so that a full sync is short; with metadata no multiple of 256 KiB, where the kernel loses
 the end of its bitmap."""
+
+
+def create(node: Node) -> None:
+    """Fresh metadata."""
+    check(node, "create-md", "--force")
+
+
+def up(node: Node) -> None:
+    """Start it."""
+    node.up()
+
+
+def create_and_up(node: Node) -> None:
+    """Fresh, and started."""
+    create(node)
+    up(node)
 
 
 class Pair:
@@ -48,21 +65,24 @@ class Pair:
         self.kernel.configure("replblk", self.from_kernel.port, options)
         self.replblk.configure("kernel", self.from_replblk.port, replblk or options)
 
+    def both(self, work: Callable[[Node], None]) -> None:
+        """Do the same on both nodes, at the same time."""
+        with ThreadPoolExecutor(2) as threads:
+            for done in [threads.submit(work, node) for node in (self.kernel, self.replblk)]:
+                done.result()
+
     def create(self) -> None:
         """Fresh metadata on both."""
-        for node in (self.kernel, self.replblk):
-            check(node, "create-md", "--force")
+        self.both(create)
 
     def up(self) -> None:
         """Start both."""
-        self.replblk.up()
-        self.kernel.up()
+        self.both(up)
 
     def connected(self, options: Options | None = None) -> None:
         """Fresh, up, and connected."""
         self.configure(options)
-        self.create()
-        self.up()
+        self.both(create_and_up)
         wait_both(self.kernel, self.replblk, CONNECTED)
 
     def in_sync(self, options: Options | None = None) -> None:
