@@ -123,3 +123,19 @@ def test_disconnected_and_nothing_written(pair: Pair) -> None:
     pair.wait_in_sync()
     assert (number(pair.first, "ns"), number(pair.second, "ns")) == sent
     assert isinstance(pair.replblk, ReplblkNode)
+
+
+@sides
+def test_a_switch_over_is_refused(pair: Pair) -> None:
+    """switchover, which the kernel does not know: refused with what to do, the roles stay"""
+    pair.in_sync()
+    to = "replblk" if pair.first is pair.kernel else "kernel"
+    status, text = pair.replblk.adm("switchover", "--to", to)
+    assert status == 11, text
+    assert "kernel does not answer, as DRBD in the kernel" in text
+    assert "ro:Primary/Secondary" in pair.first.proc()
+    pair.first.write(MIB, pattern(3, 8 * KIB))
+    pair.compare()
+    check(pair.first, "secondary")
+    check(pair.second, "primary")
+    assert pair.second.read(MIB, 8 * KIB) == pattern(3, 8 * KIB)
