@@ -56,6 +56,8 @@ class Operator:
         """The machine on which fresh nodes that hold the same are told to skip the first sync."""
         self.before_boot: Callable[[Machine], None] | None = None
         self.on_promoted: Callable[[Machine], None] | None = None
+        self.hand_over: Callable[[Machine, Callable[[Machine], None]], None] | None = None
+        """Moves the role from a Primary by a command of its own, and tells who has it then."""
         self._busy: tuple[Machine, Life, str, int] | None = None
         self._away: dict[str, int] = {}
         """Machines disconnected on purpose, and until when."""
@@ -245,13 +247,16 @@ class Operator:
 
         def promoted(answer: Answer) -> None:
             if answer.exit_code == 0 and machine.serving_role is Role.PRIMARY:
-                self._world.mark("promoted")
-                self.force_first = None
-                if self.on_promoted is not None:
-                    self.on_promoted(machine)
-                self._serve(machine)
+                self._promoted(machine)
 
         self.command(machine, "primary", promoted, force=force)
+
+    def _promoted(self, machine: Machine) -> None:
+        self._world.mark("promoted")
+        self.force_first = None
+        if self.on_promoted is not None:
+            self.on_promoted(machine)
+        self._serve(machine)
 
     def _skip_first_sync(self, name: str) -> None:
         machine = next(m for m in self._machines if m.name == name)
@@ -285,7 +290,7 @@ class Operator:
         )
 
     def _serve(self, primary: Machine) -> None:
-        if not self.serving or not primary.alive or primary.paused:
+        if not self.serving or not primary.alive or primary.paused or primary.sent_away:
             return
         for client in self._clients:
             if client.machine is None:
@@ -293,6 +298,9 @@ class Operator:
 
     def _switch_over(self, primary: Machine) -> None:
         self.wants_switchover = False
+        if self.hand_over is not None:
+            self.hand_over(primary, self._promoted)
+            return
         self._next_primary = self._network.other(primary).name
         life = primary.life
         assert life is not None

@@ -21,7 +21,7 @@ from replblk.sim.world import MICRO_NS, MILLI_NS, SECOND_NS
 
 PROFILES = (
     *("mixed", "careful", "erring", "calm", "kernel", "wide", "lies", "storm", "harsh"),
-    *("policies", "fenced", "metadata-lies", "resize", "all"),
+    *("policies", "fenced", "metadata-lies", "resize", "handover", "all"),
 )
 NARROW = ("careful", "erring", "calm")
 

@@ -19,6 +19,7 @@ from replblk.sim.checkers import Checkers
 from replblk.sim.client import Client, Workload
 from replblk.sim.faults import FaultPlan
 from replblk.sim.guarded import Guarded
+from replblk.sim.handovers import Handovers
 from replblk.sim.lies import Lies
 from replblk.sim.machine import Machine
 from replblk.sim.metadata_lies import MetadataLies
@@ -110,6 +111,8 @@ class Run:
             return
         if self.options.profile == "resize":
             self.resizes.begin()
+        if self.options.profile == "handover":
+            Handovers(self.network, self.clients, self.operator).begin()
         self.plan.start()
         self.world.run_until(self._enough, MAIN_LIMIT_NS)
         self.come_to_rest()

@@ -12,7 +12,9 @@
 * ``policies``: careful, with other policies for errors, missing data and slow disks, and handlers.
 * ``fenced``: fencing, and an operator who promotes anybody at any moment, but never by force.
 * ``resize``: careful, and the backing devices grow and the device is resized at bad moments.
-* ``all``: the seed chooses one of these, or ``mixed``; not ``resize``, which came later.
+* ``handover``: careful, and the role moves by ``switchover`` again and again, while things break.
+* ``all``: the seed chooses one of these, or ``mixed``; not ``resize`` and ``handover``, which
+  came later.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import random
 from dataclasses import replace
 
 from replblk.model.vocabulary import Fencing, OnIoError, OnNoData, Protocol
-from replblk.sim.options import FAULTS, Options, draw, draw_faults
+from replblk.sim.options import FAULTS, Fault, Options, draw, draw_faults
 from replblk.sim.policies import POLICY_FAULTS, PolicyOptions
 from replblk.sim.resizes import RESIZE_FAULTS
 from replblk.sim.world import MILLI_NS, SECOND_NS
@@ -177,6 +179,22 @@ def _resize(options: Options, chance: random.Random) -> Options:
     )
 
 
+def _handover(options: Options, chance: random.Random) -> Options:
+    """Pairs of a switch-over and something that breaks soon after it began, or instead of it."""
+    kinds = tuple(kind for kind in FAULTS if kind not in ("switchover", "restart"))
+    faults: list[Fault] = []
+    for fault in draw_faults(chance, kinds)[:6]:
+        move = replace(fault, kind="switchover", trigger="write", count=chance.randrange(1, 20))
+        soon = replace(
+            fault,
+            trigger=chance.choice(QUICK),
+            count=chance.randrange(1, 30),
+            duration_ns=min(fault.duration_ns, 5 * SECOND_NS),
+        )
+        faults += [move, soon] if chance.random() < 0.9 else [move]
+    return replace(options, volumes=1, fresh=False, faults=tuple(faults))
+
+
 _WIDENED = {
     "harsh": _harsh,
     "kernel": _kernel,
@@ -187,4 +205,5 @@ _WIDENED = {
     "fenced": _fenced,
     "metadata-lies": _lies,
     "resize": _resize,
+    "handover": _handover,
 }

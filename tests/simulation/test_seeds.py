@@ -92,7 +92,7 @@ def test_no_invariant_is_violated_by_the_wider_faults(profile: str, seed: int) -
     "profile",
     [
         *("careful", "erring", "calm", "kernel", "wide", "storm", "lies", "resize", "harsh"),
-        *("policies", "fenced", "metadata-lies"),
+        *("policies", "fenced", "metadata-lies", "handover"),
     ],
 )
 def test_the_same_seed_gives_the_same_transcript_byte_for_byte(profile: str) -> None:
