@@ -47,9 +47,11 @@ REQUESTS_NS = 10 * SECOND_NS
 
 @dataclass(slots=True)
 class _Asked:
-    """Our ``resize``, of which the peer knows and has not answered."""
+    """Our ``resize``, of which the peer knows and has not answered. user_before: the size that was
+    wished for before, while nothing is changed here; None when this node has the new size."""
 
     session: int | None
+    user_before: int | None
     grew: bool
     note: str
     then: Then
@@ -305,6 +307,8 @@ class DeviceSize:
                 )
             )
             return
+        waits = awaits_primary(state, new, current)
+        user_before = volume.user_size_sectors if waits else None
         volume.user_size_sectors = user
         flags = (DDSF_FORCED if forced else 0) | (DDSF_NO_RESYNC if clean else 0)
         session, note = self._ctx.peer.data, warning or ""
@@ -319,9 +323,9 @@ class DeviceSize:
                 send_sizes(self._ctx, volume, dds_flags=flags, asks=True)  # not answered
                 then(Answer(0, note))
             else:
-                self._ask(volume, _Asked(session, grows, note, then), flags)
+                self._ask(volume, _Asked(session, user_before, grows, note, then), flags)
 
-        if awaits_primary(state, new, current):
+        if waits:
             changed("")
         else:
             self._resizing.change(volume, layout, new, fill=0 if clean else 1, told=changed)
@@ -337,6 +341,9 @@ class DeviceSize:
         def over(why: str) -> bool:
             if self._asked.get(number) is asked:
                 del self._asked[number]
+                if asked.user_before is not None:
+                    # Kept, the wish would make this node too small for the peer to connect to.
+                    volume.user_size_sectors = asked.user_before
                 self._answer(volume, asked, why)
             self._ctx.timers.cancel(name)
             return True

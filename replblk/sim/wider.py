@@ -13,8 +13,7 @@
 * ``fenced``: fencing, and an operator who promotes anybody at any moment, but never by force.
 * ``resize``: careful, and the backing devices grow and the device is resized at bad moments.
 * ``handover``: careful, and the role moves by ``switchover`` again and again, while things break.
-* ``all``: the seed chooses one of these, or ``mixed``; not ``resize`` and ``handover``, which
-  came later.
+* ``all``: the seed chooses one of these, or ``mixed``.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ WIDER_FAULTS = (
 """Classes of faults of profile wide; see ``wider_faults``."""
 SHARES = (
     *(("mixed", 24), ("harsh", 16), ("wide", 20), ("kernel", 12), ("storm", 6), ("lies", 4)),
-    *(("policies", 10), ("fenced", 8), ("metadata-lies", 3)),
+    *(("policies", 10), ("fenced", 8), ("metadata-lies", 3), ("resize", 8), ("handover", 6)),
 )
 QUICK = ("submit", "submit", "send", "state", "time")
 ALGORITHMS = ("md5", "sha1", "crc32c")

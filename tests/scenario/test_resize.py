@@ -264,6 +264,22 @@ def test_the_peer_is_lost_before_it_answers() -> None:
     assert lab.differing_blocks() == []
 
 
+def test_a_secondary_that_asked_for_less_and_lost_its_primary_connects_to_it_again() -> None:
+    """Nothing was made smaller: the size that was wished for must not keep the nodes apart."""
+    lab = pair()
+    before = size_of(lab, "alpha")
+    waiting = lab.ask("beta", "resize", size_sectors=before // 1024)
+    lab.cut()
+    answer = lab.answered(waiting)
+    assert answer.exit_code == 10
+    assert "when the nodes are connected again, resize once more" in answer.text
+    lab.in_sync()
+    assert size_of(lab, "alpha") == size_of(lab, "beta") == before
+    resized(lab, "beta", size_sectors=before // 1024)
+    lab.in_sync()
+    assert size_of(lab, "alpha") == size_of(lab, "beta") == before // 1024 * 512
+
+
 def test_a_diskless_primary_keeps_its_size_when_its_peers_disk_grows() -> None:
     """The peer has not grown, and what is written behind its end would cost the connection."""
     lab = pair()

@@ -45,6 +45,7 @@ WIDER_SEEDS = [
         ("policies", 8),
         ("fenced", 8),
         ("metadata-lies", 4),
+        ("resize", 4),
     )
     for seed in range(1, count + 1)
 ]
@@ -53,6 +54,7 @@ WIDER_ONCE_FAILED = (
     ("resize", 20),  # a diskless Primary took the size of a disk that its peer was only asked about
     ("resize", 4086),  # the device grew again while its metadata moved over the old ones
     ("resize", 4467),  # a superblock that may be left of a failed write was relied on
+    ("resize", 88),  # a Secondary that had asked for less, and was cut, never connected again
     ("resize", 1145),  # decided before another change of the size, carried out after it
     ("harsh", 700836),  # the only disk of a diskless Primary kept book before it was marked so
     ("fenced", 700892),  # promoted in a bitmap exchange: writes in the generation of both
