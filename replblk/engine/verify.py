@@ -47,6 +47,8 @@ class Verification:
         """Initiator: locks of the blocks asked for, by sector."""
         self.waiting = 0
         """Initiator: blocks waiting for their lock or being read here."""
+        self.open: set[int] = set()
+        """Initiator: sectors of all blocks begun and not settled, wherever they wait."""
         self.run: tuple[int, int] | None = None
         """Run of differing sectors being gathered for the log."""
         self.finishing = False
@@ -89,6 +91,7 @@ class Verify:
             size = min(BIT_BYTES, (volume.capacity_sectors - sector) * 512)
             run.cursor_bit += 1
             run.waiting += 1
+            run.open.add(sector)
             volume.ranges.lock(
                 sector,
                 size,
@@ -163,6 +166,7 @@ class Verify:
             return False
         volume.ranges.release(run.asked.pop(sector))
         volume.peer_pending -= 1
+        run.open.discard(sector)
         run.left -= 1
         self._ask(volume, run)
         return True
@@ -241,6 +245,7 @@ class Verify:
         self, volume: Volume, run: Verification, sector: int, size: int, same: bool
     ) -> None:
         run.left -= 1
+        run.open.discard(sector)
         if volume.resync is not None:
             volume.resync.advance(run.left, self._ctx.now_ns())
         if same:
@@ -304,7 +309,7 @@ class Verify:
             if run is None:
                 return
             if run.left > 0 and old.conn is ConnState.VERIFY_S:
-                reached = min([*run.asked, run.cursor_bit * BIT_SECTORS])
+                reached = min([*run.open, run.cursor_bit * BIT_SECTORS])
                 self.start_sector[volume.number] = reached
                 self._ctx.tell(Level.INFO, f"Online Verify reached sector {reached}", volume.number)
             volume.peer_pending -= len(run.asked)

@@ -2,7 +2,8 @@
 
 Nothing in the protocol can see that: both nodes say UpToDate and 0 out of sync. The disk that lies
 is the Secondary's, so that clients never meet its data. What must follow: online verify finds
-exactly the blocks that differ, on both nodes; the next connection repairs them.
+exactly the blocks that differ, on both nodes; the next connection repairs them. A verify whose
+connection is lost goes on where it stopped: what it had found is repaired, what is left is found.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from replblk.sim.world import SECOND_NS, SimulationError
 
 if TYPE_CHECKING:
     from replblk.engine.ports import Answer
+    from replblk.model.notices import StateChanged
     from replblk.sim.machine import Machine
     from replblk.sim.run import Run
 
 LIMIT_NS = 120 * SECOND_NS
+TURNS = 100
+"""A verify that is interrupted more often than that makes no progress."""
 KINDS = ("lost", "misdirected", "spoilt")
 
 
@@ -30,6 +34,10 @@ class Lies:
         self._run = run
         self._world = run.world
         self._chance = run.world.chance("lies")
+        self._interrupted = False
+        """The connection was lost while a verify ran."""
+        for machine in run.network.machines:
+            machine.on_state.append(self._on_state)
 
     def go(self) -> None:
         """Everything; raises when something is wrong."""
@@ -50,9 +58,7 @@ class Lies:
         self._await(lambda: not run.checkers.marked_blocks(), "bits stay set without a reason")
         differing = self._differing()
         self._world.mark(f"lies left {'differences' if differing else 'nothing'}")
-        self._command(self._chance.choice((primary, liar)), "verify")
-        self._await(run.checkers.settled, "the verify never ends")
-        self._judge_found(differing)
+        self._verify(self._chance.choice((primary, liar)), differing)
         self._command(liar, "disconnect")
         self._command(liar, "connect", discard_my_data=False)
         run.checkers.blind = False
@@ -68,6 +74,24 @@ class Lies:
         for client in run.clients:
             client.stop(lambda: None)
         self._await(lambda: all(c.machine is None for c in run.clients), "I12: a request hangs")
+
+    def _verify(self, machine: Machine, differing: list[int]) -> None:
+        """Compare everything, in as many turns as the network demands."""
+        for _ in range(TURNS):
+            self._interrupted = False
+            self._command(machine, "verify")
+            self._await(self._run.checkers.settled, "the verify never ends")
+            if not self._interrupted:
+                self._judge_found(differing)
+                return
+            self._world.mark("verify interrupted")
+            self._await(lambda: not self._run.checkers.marked_blocks(), "what was found stays")
+            differing = self._differing()
+        raise SimulationError(f"I12: the verify was interrupted {TURNS} times")
+
+    def _on_state(self, _: Machine, change: StateChanged) -> None:
+        verifying = change.old.conn in (ConnState.VERIFY_S, ConnState.VERIFY_T)
+        self._interrupted |= verifying and change.new.conn < ConnState.CONNECTED
 
     def _differing(self) -> list[int]:
         first, second = (m.drives[0].store.pages for m in self._run.network.machines)
