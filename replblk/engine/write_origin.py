@@ -312,6 +312,12 @@ class WriteOrigin:
     def _maybe_complete(self, write: WriteRequest) -> None:
         if write.local == PENDING or write.completed:
             return
+        if write.volume.state.susp_fen and not write.net == write.local == DONE:
+            self.frozen.add(write)  # one node lacks it, and nobody fenced the other one yet
+            return
+        self._conclude(write)
+
+    def _conclude(self, write: WriteRequest) -> None:
         # A copy counts if the data around it is good: a resync overwrites what is not.
         state = write.volume.state
         good_here = write.local == DONE and state.disk is DiskState.UP_TO_DATE
@@ -429,8 +435,8 @@ class WriteOrigin:
             write.net = FAILED
         if write.completed:
             self._forget(write)
-        else:
-            self._maybe_complete(write)
+        elif write.local != PENDING:
+            self._conclude(write)
 
     def thaw(self, volume: Volume, *, resend: bool) -> None:
         """Frozen writes go on: to the peer that is back, or as if it were lost for good.

@@ -17,10 +17,14 @@ OTHER = {"alpha": "beta", "beta": "alpha"}
 
 
 def fenced_lab(
-    policy: Fencing, exit_code: int | None = 4, after_ns: int = 1_000_000, **options: object
+    policy: Fencing,
+    exit_code: int | None = 4,
+    after_ns: int = 1_000_000,
+    more: dict[str, str] | None = None,
+    **options: object,
 ) -> Lab:
-    """alpha is Primary; exit_code None: there is no handler."""
-    handlers = HANDLERS if exit_code is not None else {}
+    """alpha is Primary; exit_code None: there is no handler; more: what else there is."""
+    handlers = {**HANDLERS, **(more or {})} if exit_code is not None else {}
     lab = Lab(
         disk={"fencing": policy},
         resource={"handlers": handlers},
@@ -443,3 +447,38 @@ def test_the_connection_lost_in_the_middle_of_leaving_outdates_nobody_unasked() 
     lab.network.cut()
     assert lab.answered(waiting).exit_code == 0
     assert lab.shows("alpha", pdsk=DiskState.DUNKNOWN, susp_fen=True)
+
+
+# -- writes that the peer never got ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_write_of_a_source_without_its_resync_is_frozen_with_the_rest(*, back: bool) -> None:
+    """before-resync-source runs: writes stay here, marked. The peer is lost before one is done."""
+    lab = fenced_lab(STONITH, 4, more={"before-resync-source": "/before"})
+    lab.partition()
+    lab.reaches("alpha", susp_fen=False)
+    lab.write("alpha", BLOCK, NEW)
+    lab.alpha.handlers["before-resync-source"] = HandlerEnds(0, SLOW_NS)
+    lab.alpha.handlers["fence-peer"] = HandlerEnds(1)
+    lab.heal()
+    lab.reaches("alpha", conn=ConnState.WF_BITMAP_S)
+    lab.run_for(0.01)
+    lab.hold("alpha")
+    request = write(lab, 2)
+    lab.run_for(0.01)
+    lab.partition()
+    lab.release("alpha")
+    assert lab.shows("alpha", susp_fen=True)
+    lab.run_until(lambda: lab.on_disk("alpha", 2 * BLOCK, BLOCK) == NEW)
+    lab.run_for(1)
+    assert not request.done
+    if back:
+        lab.heal()
+    else:
+        assert lab.command("alpha", "resume-io").exit_code == 0
+    assert lab.done(request).errno == 0
+    lab.heal()
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+    assert lab.on_disk("beta", 2 * BLOCK, BLOCK) == NEW
