@@ -352,7 +352,7 @@ class Client:
             name = errno.errorcode.get(code, str(code))
             self._world.note(machine.name, "client {} {}: {}", self.number, request.kind, name)
             if request.write is not None:
-                register.end_write(request.write, certain=False)
+                register.end_write(request.write, certain=False, failed=True)
             for hook in workload.on_error:
                 hook(machine, request.kind, code)
         elif request.write is not None:

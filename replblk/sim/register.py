@@ -6,6 +6,10 @@ write whose outcome nobody was told (the node died, or answered with an error) i
 sectors are old or new, each by itself, until a read settles it: after a read returned one value, no
 later read returns an older one. A trim counts as a write of zeroes that stays in doubt.
 
+What a write leaves that was answered with an error is undefined, on any disk: it may be in a cache
+from which no flush brings it down. A read may show it, and the power cut of a machine whose disk
+failed takes it away again: ``lose_failed``.
+
 Where an acknowledgement does not mean durable (``weak``: durability "kernel", protocols A and B)
 only what a flush has *covered* is safe: ``shake`` puts all else back in doubt, as a power cut does.
 
@@ -54,7 +58,8 @@ def value_of(data: bytes, sector: int) -> int:
 class Write:
     """A write, zero or trim. end None: still running. certain: it was acknowledged.
 
-    covered: a flush that began after the acknowledgement was answered, or it had FUA.
+    covered: a flush that began after the acknowledgement was answered, or it had FUA. failed: it
+    was answered with an error.
     """
 
     number: int
@@ -64,6 +69,7 @@ class Write:
     certain: bool = False
     covered: bool = False
     volume: int = 0
+    failed: bool = False
 
 
 class _Candidate:
@@ -119,10 +125,13 @@ class Register:
             held.append(_Candidate(write))
         return write
 
-    def end_write(self, write: Write, *, certain: bool, fua: bool = False) -> None:
-        """A write was acknowledged (certain), or its outcome will never be known."""
+    def end_write(
+        self, write: Write, *, certain: bool, fua: bool = False, failed: bool = False
+    ) -> None:
+        """A write was acknowledged (certain), refused, or its outcome will never be known."""
         if write.end is None:
             write.end = self.tick()
+            write.failed = failed
             write.certain = certain
             write.covered = certain and fua
             del self._running[write.number]
@@ -152,6 +161,13 @@ class Register:
         for held in self._sectors.values():
             for candidate in held:
                 candidate.gone = None
+
+    def lose_failed(self) -> None:
+        """A disk that failed lost its power: where a write failed, reads have settled nothing."""
+        for held in self._sectors.values():
+            if any(candidate.write.failed for candidate in held):
+                for candidate in held:
+                    candidate.gone = None
 
     def begin_read(self) -> int:
         """A client asks for a read: the moment to judge it by. Pairs with ``forget_read``."""
@@ -235,10 +251,11 @@ class Register:
         """Drop what no read that still runs, or is yet to begin, can return."""
         horizon = min(self._reads, default=self._now)
         covered = _last_certain(held, horizon, covered_only=self.weak)
+        may_return = self.weak or any(c.write.failed for c in held)
         held[:] = [
             c
             for c in held
-            if (self.weak or c.gone is None or c.gone >= horizon)
+            if (may_return or c.gone is None or c.gone >= horizon)
             and (c.write.end is None or c.write.end >= covered)
         ]
 

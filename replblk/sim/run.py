@@ -83,6 +83,8 @@ class Run:
             PolicyFaults(options, self.network, self.operator),
             self.resizes,
         )
+        for machine in self.network.machines:
+            machine.on_power.append(self._lost_power)
         if options.weak:
             self._only_flushed_is_safe()
 
@@ -139,6 +141,11 @@ class Run:
             self.bounds.judge_rest(machine)
 
     # -- phases -------------------------------------------------------------------------------
+
+    def _lost_power(self, machine: Machine) -> None:
+        if any(drive.struck for drive in machine.drives.values()):
+            for register in (self.workload.register, *self.workload.registers.values()):
+                register.lose_failed()
 
     def _only_flushed_is_safe(self) -> None:
         """The contract of DRBD itself: a power cut takes what was acknowledged and not flushed.

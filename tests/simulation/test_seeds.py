@@ -56,6 +56,12 @@ WIDER_ONCE_FAILED = (
     ("resize", 4467),  # a superblock that may be left of a failed write was relied on
     ("resize", 88),  # a Secondary that had asked for less, and was cut, never connected again
     ("resize", 1145),  # decided before another change of the size, carried out after it
+    ("lies", 1200024),  # not the pair's fault: a verify was cut off, what it had found was repaired
+    ("fenced", 1200475),  # a write that never went to the peer was answered while I/O was frozen
+    (
+        "policies",
+        1200366,
+    ),  # not the pair's fault: a failed write was seen, then lost with the power
     ("harsh", 700836),  # the only disk of a diskless Primary kept book before it was marked so
     ("fenced", 700892),  # promoted in a bitmap exchange: writes in the generation of both
     ("fenced", 701087),  # cut while it left as Outdated: the Primary took it so, it did not

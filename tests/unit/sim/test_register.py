@@ -118,3 +118,26 @@ def test_a_sector_that_nobody_wrote_reads_as_zeroes() -> None:
     _read(register, ZERO)
     with pytest.raises(SimulationError, match="I3"):
         _read(register, 5)
+
+
+def test_what_a_failed_write_left_may_be_seen_and_go_with_the_power() -> None:
+    register = Register()
+    _write(register, 1)
+    failed = register.begin_write(2, 0, ONE)
+    register.end_write(failed, certain=False, failed=True)
+    _read(register, 2)
+    assert register.expected(0, 7) == [2], "the disk is on: no older value comes back"
+    register.lose_failed()
+    assert register.expected(0, 7) == [1, 2]
+    _write(register, 3)
+    register.lose_failed()
+    assert register.expected(0, 7) == [3], "what was acknowledged stays, as everywhere"
+
+
+def test_a_write_in_doubt_that_did_not_fail_stays_settled_by_a_read() -> None:
+    register = Register()
+    _write(register, 1)
+    _write(register, 2, certain=False)
+    _read(register, 2)
+    register.lose_failed()
+    assert register.expected(0, 7) == [2]
