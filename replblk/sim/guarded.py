@@ -3,8 +3,9 @@
 With resource-and-stonith and an agent that never lies (``fence_agent``) nothing acknowledged may be
 lost and no split brain may arise, whatever is promoted when: the nodes themselves must refuse. With
 resource-only a Primary goes on while its peer is being fenced. What it acknowledges in that time is
-lost to whoever is promoted after its death: such a run ends where that happens; in all others the
-same is demanded.
+lost to whoever is promoted after its death, and has a generation of its own even if the peer's disk
+has it, which neither can know: such a run ends where that happens; in all others the same is
+demanded.
 """
 
 from __future__ import annotations
@@ -78,7 +79,11 @@ class Guarded:
 
     def _on_ack(self, machine: Machine, volume: int) -> None:
         state = machine.states[volume]
-        if state.conn >= ConnState.CONNECTED or self._run.checkers.peer_has_it(machine, volume):
+        if state.conn >= ConnState.CONNECTED:
+            return
+        if self._run.checkers.peer_has_it(machine, volume):
+            if state.pdsk > DiskState.OUTDATED and not self._stonith:
+                self._alone.add(machine.name)  # nothing is lost, but neither node knows that
             return
         if state.susp_fen:
             raise SimulationError(f"I7: {machine} answers a write while its I/O is frozen: {state}")
