@@ -36,7 +36,7 @@ from replblk.shell.disk_writer import (
 )
 from replblk.shell.gathering_disk import GatheringDisk
 from replblk.shell.turns import stop_process
-from replblk.shell.uring import RWF_DSYNC, Ring
+from replblk.shell.uring import RWF_DSYNC, Ring, Write
 from replblk.shell.warm_reads import WarmReads
 
 BATCHES_MAX = 2
@@ -66,40 +66,42 @@ NOT_LONE = -64
 ARRIVED_MEANWHILE_NS = 30_000
 """An operation that comes this soon after a wait has probably waited for its end."""
 _ZEROES_BYTES = 1 << 20
+SLOT_BYTES_MAX = 256 << 10
+"""The data of runs shorter than this share pieces of memory of up to so many bytes."""
+_NO_MEMORY = memoryview(b"")
 
 
 class _Batch:
-    """Operations that become durable together."""
+    """Operations that become durable together. slots: the memory of their data."""
 
-    __slots__ = ("began_ns", "flush", "left", "ops")
+    __slots__ = ("began_ns", "flush", "left", "ops", "slots")
 
     def __init__(self, ops: list[WriteOp], flush: bool, now_ns: int) -> None:
         self.began_ns = now_ns
         self.ops = ops
         self.flush = flush
         self.left = 0
+        self.slots: list[Slot] = []
+
+
+_First = tuple[_Batch, list[WriteOp], int, int, int]
+"""The first try of a run, which most often is all of it: batch, operations, address, length,
+flags."""
 
 
 class _Run:
-    """One write of neighbouring operations.
+    """One write of neighbouring operations, after its first try.
 
-    judging: the error of a RWF_DSYNC being looked into. odd: not at its first try any more.
+    done: bytes of it that were written. judging: the error of a RWF_DSYNC being looked into.
     """
 
-    __slots__ = ("batch", "done", "flags", "judging", "length", "odd", "offset", "ops", "slot")
+    __slots__ = ("address", "batch", "done", "flags", "judging", "length", "offset", "ops")
 
-    def __init__(
-        self, batch: _Batch, ops: list[WriteOp], slot: Slot, flags: int, length: int
-    ) -> None:
-        self.batch = batch
-        self.ops = ops
-        self.slot = slot
-        self.flags = flags
-        self.offset = ops[0].offset
-        self.length = length
+    def __init__(self, first: _First) -> None:
+        self.batch, self.ops, self.address, self.length, self.flags = first
+        self.offset = self.ops[0].offset
         self.done = 0
         self.judging = 0
-        self.odd = False
 
 
 class _Read:
@@ -134,8 +136,8 @@ class RingDisk(GatheringDisk):
         self._waits_since_ns = 0
         """Since when gathered operations wait for a batch to end; 0: none does."""
         self._numbers = 0
-        self._flying: dict[int, _Run | _Read | Callable[[int], None]] = {}
-        """Who hears of an operation's result; a run whose result is its whole length just ends."""
+        self._flying: dict[int, _First | _Run | _Read | Callable[[int], None]] = {}
+        """Who hears of an operation's result."""
         self._answers: list[DiskAnswer] = []
         """Given out together when all completions of a turn have been looked at."""
         self._batches = 0
@@ -239,26 +241,30 @@ class RingDisk(GatheringDisk):
 
     def _reap(self) -> bool:
         """See what has completed, and answer what is done; False: nothing has."""
-        take, give = self._flying.pop, self._pool.give
+        flying = self._flying
         completions = self._ring.completions()
         for number, result in completions:
-            then = take(number)
-            if isinstance(then, _Read):
+            then = flying[number]
+            del flying[number]
+            if then.__class__ is tuple:
+                batch, _ops, _address, length, _flags = then
+                if result == length:
+                    batch.left -= 1
+                    if not batch.left:
+                        self._batch_written(batch)
+                else:
+                    self._written(_Run(then), result)
+            elif isinstance(then, _Read):
                 if result == then.length:
                     self._reading -= 1
                     self._answers.append((then.op, 0, then.view))
                 else:
                     self._read_ended(then, result)
-            elif not isinstance(then, _Run):
-                then(result)
-            elif result == then.length and not then.odd:
-                give(then.slot)
-                batch = then.batch
-                batch.left -= 1
-                if not batch.left:
-                    self._batch_written(batch)
-            else:
+            elif isinstance(then, _Run):
                 self._written(then, result)
+            else:
+                assert not isinstance(then, tuple)
+                then(result)
         self._give_answers()
         return bool(completions)
 
@@ -346,36 +352,43 @@ class RingDisk(GatheringDisk):
         flags = RWF_DSYNC if alone else 0
         batch = _Batch(ops, not alone and any(op.durable for op in ops), now_ns)
         batch.left = len(runs) + len(zeroes)
-        ring, fd, take, launch = self._ring, self._fd, self._pool.take, self._launch
-        for run_ops in runs:
-            if len(run_ops) == 1:
-                (op,) = run_ops
-                length = op.length
-                slot = take(length)
-                slot.view[:length] = op.data  # type: ignore[assignment]
-                run = _Run(batch, run_ops, slot, flags, length)
-                ring.write(launch(run), fd, op.offset, slot.address, length, flags)
-            else:
-                self._write(self._copied(batch, run_ops, flags))
+        if self._ring.room < batch.left:
+            self._submit()
+        self._write_runs(batch, runs, flags)
         for op in zeroes:
             self._zero(batch, op)
         if not batch.left:
             self._flush(batch)  # nothing but flushes
 
-    def _copied(self, batch: _Batch, ops: list[WriteOp], flags: int) -> _Run:
-        first, last = ops[0], ops[-1]
-        start = first.offset
-        slot = self._pool.take(last.offset + last.length - start)
-        for op in ops:
-            at = op.offset - start
-            assert op.data is not None
-            slot.view[at : at + op.length] = op.data
-        return _Run(batch, ops, slot, flags, last.offset + last.length - start)
+    def _write_runs(self, batch: _Batch, runs: list[list[WriteOp]], flags: int) -> None:
+        """Copy the data one behind the other into few pieces of aligned memory, and write them."""
+        flying, number = self._flying, self._numbers
+        writes: list[Write] = []
+        address = at = room = 0
+        view = _NO_MEMORY
+        left = sum([len(op.data) for op in batch.ops if op.data is not None])
+        for ops in runs:
+            length = ops[0].length if len(ops) == 1 else sum([op.length for op in ops])
+            if at + length > room:
+                slot = self._pool.take(max(length, min(left, SLOT_BYTES_MAX)))
+                batch.slots.append(slot)
+                view, address, room, at = slot.view, slot.address, slot.size, 0
+            start = at
+            for op in ops:
+                end = at + op.length
+                view[at:end] = op.data  # type: ignore[assignment]
+                at = end
+            left -= length
+            number += 1
+            flying[number] = (batch, ops, address + start, length, flags)
+            writes.append((number, ops[0].offset, address + start, length))
+        self._numbers = number
+        self._ring.writes(self._fd, writes, flags)
 
     def _write(self, run: _Run) -> None:
         at, left = run.done, run.length - run.done
         number = self._launch(run)
-        self._ring.write(number, self._fd, run.offset + at, run.slot.address + at, left, run.flags)
+        self._ring.write(number, self._fd, run.offset + at, run.address + at, left, run.flags)
 
     def _written(self, run: _Run, result: int) -> None:
         """Part of a run, or an error: it is never tried again, what was not written failed.
@@ -385,7 +398,6 @@ class RingDisk(GatheringDisk):
         """
         if result > 0 and run.done + result < run.length:
             run.done += result
-            run.odd = True
             self._write(run)
             return
         if run.judging:
@@ -399,10 +411,9 @@ class RingDisk(GatheringDisk):
                 if end > run.done or run.flags:
                     op.errno = failed
             if run.flags:
-                run.judging, run.flags, run.done, run.odd = failed, 0, 0, True
+                run.judging, run.flags, run.done = failed, 0, 0
                 self._write(run)
                 return
-        self._pool.give(run.slot)
         self._part_done(run.batch)
 
     def _zero(self, batch: _Batch, op: WriteOp) -> None:
@@ -443,6 +454,8 @@ class RingDisk(GatheringDisk):
         now_ns = time.monotonic_ns()
         self._latencies.disk_write.record(now_ns - batch.began_ns)
         batch.began_ns = now_ns
+        for slot in batch.slots:
+            self._pool.give(slot)
         if batch.flush:
             self._flush(batch)
         else:

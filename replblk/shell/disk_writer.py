@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 
 from replblk.engine.ports import Buffer, DiskAnswer
 from replblk.model.latency import Latencies
@@ -60,6 +61,7 @@ class WriteOp:
     errno: int = 0
 
 
+_OFFSET = attrgetter("offset")
 Report = Callable[[Sequence[WriteOp]], None]
 
 
@@ -196,7 +198,7 @@ def merged_runs(writes: list[WriteOp], bytes_max: int = RUN_BYTES_MAX) -> list[l
     a run of several would exceed IOV_MAX pieces or *bytes_max*."""
     if not writes:
         return []
-    writes.sort(key=lambda op: op.offset)
+    writes.sort(key=_OFFSET)
     run = [writes[0]]
     runs = [run]
     for before, op in pairwise(writes):

@@ -43,9 +43,12 @@ _PARAMS = struct.Struct("=10I8IQ8IQ")
 # opcode, flags, ioprio, fd, offset, address, length, operation flags, user_data; then zeroes
 _SQE = struct.Struct("=BBHiQQIIQ24x")
 _SQE_BYTES = _SQE.size
-_CQE = struct.Struct("=QiI")
+_CQE = struct.Struct("=Qi4x")
 _TIMESPEC = struct.Struct("=qq")
 _GETEVENTS_ARG = struct.Struct("=QIIQ")
+
+Write = tuple[int, int, int, int]
+"""One of many writes: number, offset, address, length."""
 
 
 class Ring:
@@ -112,14 +115,20 @@ class Ring:
     def write(
         self, number: int, fd: int, offset: int, address: int, length: int, flags: int = 0
     ) -> None:
-        """Prepare a write. flags: RWF_DSYNC or 0. Written out: it is called for every block."""
-        assert self.pending < self._entries, "more operations prepared than the ring has room for"
-        words = self._words
+        """Prepare a write. flags: RWF_DSYNC or 0."""
+        self._push(_OP_WRITE, fd, offset, address, length, flags, number)
+
+    def writes(self, fd: int, writes: list[Write], flags: int) -> None:
+        """Prepare many writes, each as ``write`` does. Written out: a batch is one call."""
+        assert self.pending + len(writes) <= self._entries, "more operations than there is room for"
+        words, mask, sqes, pack = self._words, self._sq_mask, self._sqes, _SQE.pack_into
         tail = words[self._sq_tail]
-        at = (tail & self._sq_mask) * _SQE_BYTES
-        _SQE.pack_into(self._sqes, at, _OP_WRITE, 0, 0, fd, offset, address, length, flags, number)
-        words[self._sq_tail] = tail + 1 & 0xFFFFFFFF
-        self.pending += 1
+        for number, offset, address, length in writes:
+            at = (tail & mask) * _SQE_BYTES
+            pack(sqes, at, _OP_WRITE, 0, 0, fd, offset, address, length, flags, number)
+            tail = tail + 1 & 0xFFFFFFFF
+        words[self._sq_tail] = tail
+        self.pending += len(writes)
 
     def fdatasync(self, number: int, fd: int) -> None:
         """Prepare a flush of all that was completed before."""
@@ -171,10 +180,10 @@ class Ring:
         """(number, result) of everything that has completed; empty if nothing has."""
         words, mask, cqes = self._words, self._cq_mask, self._cqes
         head, tail = words[self._cq_head], words[self._cq_tail]
+        unpack, ring, size = _CQE.unpack_from, self._ring, _CQE.size
         found = []
         while head != tail:
-            number, result, _ = _CQE.unpack_from(self._ring, cqes + (head & mask) * _CQE.size)
-            found.append((number, result))
+            found.append(unpack(ring, cqes + (head & mask) * size))
             head = head + 1 & 0xFFFFFFFF
         words[self._cq_head] = head
         return found
