@@ -52,6 +52,11 @@ class AlGate:
             return False
         return self._log.get(extents[0]) if len(extents) == 1 else self._take(extents)
 
+    @property
+    def log_at_once(self) -> ActivityLog | None:
+        """The log to take references from, as ``enter_at_once``; None: everybody has to wait."""
+        return None if self._closed or self.waiting else self._log
+
     def leave(self, extents: Iterable[int]) -> None:
         """Give references back: their writes are finished here and at the peer, or marked."""
         put = self._log.put

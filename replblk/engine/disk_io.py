@@ -6,7 +6,8 @@ A device is closed only when nothing of it is in flight any more: ``Volume.when_
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from replblk.engine.context import TENTH_NS
 from replblk.engine.ports import Buffer, DiskAnswer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from replblk.engine.volume import Volume
 
 Then = Callable[[int, "Buffer | None"], None]
+Stored = Callable[[list[Any], int], None]
+"""Told of writes of a ``writes`` that ended with the same errno: what stands for them, and that."""
 
 
 class DiskIo:
@@ -25,7 +28,8 @@ class DiskIo:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._next = 0
-        self._flying: dict[int, tuple[Volume, Then]] = {}
+        self._flying: dict[int, tuple[Volume, Callable[..., None], Any]] = {}
+        """Volume, who is told, and, with ``writes``, of what."""
         self._since_ns: dict[int, int] = {}
         """When operations of volumes with a disk-timeout began, oldest first."""
         self.too_slow: Callable[[Volume], None]
@@ -43,6 +47,26 @@ class DiskIo:
         assert volume.backing is not None
         volume.backing.write(self._launch(volume, then), offset, data, durable=durable)
 
+    def writes(
+        self, volume: Volume, writes: list[tuple[int, Buffer, bool, Any]], stored: Stored
+    ) -> None:
+        """``write`` for many: offset, data, durable, and what stands for the write in *stored*."""
+        assert volume.backing is not None
+        if volume.config.options.disk_timeout:
+            for offset, data, durable, what in writes:
+                then = partial(_tell_one, stored, what)
+                self.write(volume, offset, data, then, durable=durable)
+            return
+        flying, number = self._flying, self._next
+        operations: list[tuple[int, int, Buffer, bool]] = []
+        for offset, data, durable, what in writes:
+            number += 1
+            flying[number] = (volume, stored, what)
+            operations.append((number, offset, data, durable))
+        self._next = number
+        volume.in_flight += len(operations)
+        volume.backing.writes(operations)
+
     def zero(
         self, volume: Volume, offset: int, length: int, then: Then, *, unmap: bool, durable: bool
     ) -> None:
@@ -58,26 +82,55 @@ class DiskIo:
 
     def done(self, op: int, errno: int, data: Buffer | None) -> None:
         """An operation ended: hand the answer to whoever asked, then see whether a detach waits."""
-        volume, then = self._flying.pop(op)
+        volume, then, what = self._flying.pop(op)
         if self._since_ns:
             self._since_ns.pop(op, None)
         volume.in_flight -= 1
-        then(errno, data)
+        if what is None:
+            then(errno, data)
+        else:
+            then([what], errno)
         if volume.in_flight == 0 and volume.when_drained is not None:
             action, volume.when_drained = volume.when_drained, None
             action()
 
     def all_done(self, answers: list[DiskAnswer]) -> None:
-        """Operations ended, in this order: as if ``done`` were told of each."""
-        ctx, deferred = self._ctx, self._ctx.deferred
-        for op, errno, data in answers:
-            self.done(op, errno, data)
+        """Operations ended, in this order: as if ``done`` were told of each. Writes of ``writes``
+        that went well are told of together."""
+        ctx, deferred, flying = self._ctx, self._ctx.deferred, self._flying
+        count, at = len(answers), 0
+        while at < count:
+            op, errno, data = answers[at]
+            volume, stored, what = flying[op]
+            if what is None or errno:
+                self.done(op, errno, data)
+                at += 1
+            else:
+                good: list[Any] = []
+                while True:
+                    del flying[op]
+                    good.append(what)
+                    at += 1
+                    if at == count:
+                        break
+                    op, errno, _ = answers[at]
+                    of, then, what = flying[op]
+                    if what is None or errno or of is not volume or then is not stored:
+                        break
+                self._told(volume, stored, good)
             if deferred:
                 ctx.run_deferred()
 
+    def _told(self, volume: Volume, stored: Stored, good: list[Any]) -> None:
+        volume.in_flight -= len(good)
+        stored(good, 0)
+        if volume.in_flight == 0 and volume.when_drained is not None:
+            action, volume.when_drained = volume.when_drained, None
+            action()
+
     def _launch(self, volume: Volume, then: Then) -> int:
         self._next += 1
-        self._flying[self._next] = (volume, then)
+        self._flying[self._next] = (volume, then, None)
         volume.in_flight += 1
         if volume.config.options.disk_timeout:
             self._since_ns[self._next] = self._ctx.now_ns()
@@ -90,11 +143,14 @@ class DiskIo:
 
         The operations themselves can't be taken back: the device is closed when they have ended.
         """
-        for op, (of, then) in list(self._flying.items()):
+        for op, (of, then, what) in list(self._flying.items()):
             if of is volume and then is not _nobody:
-                self._flying[op] = (volume, _nobody)
+                self._flying[op] = (volume, _nobody, None)
                 self._since_ns.pop(op, None)
-                then(errno, None)
+                if what is None:
+                    then(errno, None)
+                else:
+                    then([what], errno)
 
     def _watch(self, volume: Volume) -> None:
         """Look again when the oldest operation of the volume has had its time."""
@@ -115,6 +171,10 @@ class DiskIo:
 
 def _nobody(errno: int, data: Buffer | None) -> None:
     """Whoever asked has been told already."""
+
+
+def _tell_one(stored: Stored, what: object, errno: int, data: Buffer | None) -> None:
+    stored([what], errno)
 
 
 def sector_offset(sector: int) -> int:

@@ -46,6 +46,18 @@ class EpochsReceived:
         epoch.active += 1
         return epoch
 
+    @property
+    def current(self) -> ReceivedEpoch:
+        """The epoch that writes belong to now."""
+        return self._epochs[-1]
+
+    def writes_done(self, epochs: list[ReceivedEpoch]) -> None:
+        """``write_done`` for a write of each."""
+        for epoch in epochs:
+            epoch.active -= 1
+            assert epoch.active >= 0
+        self._advance()
+
     def write_done(self, epoch: ReceivedEpoch) -> None:
         """That write was acknowledged, positively or not."""
         epoch.active -= 1

@@ -32,6 +32,7 @@ from replblk.engine.resync_bitmap import ResyncBitmap
 from replblk.engine.resync_source import ResyncSource
 from replblk.engine.resync_target import ResyncTarget
 from replblk.engine.role_change import RoleChange
+from replblk.engine.runs import Runs
 from replblk.engine.sizes import DeviceSize
 from replblk.engine.state_change import StateRequests
 from replblk.engine.states import States
@@ -46,15 +47,9 @@ from replblk.model.latency import Latencies
 from replblk.model.notices import Level
 from replblk.model.state import State
 from replblk.model.status import NodeStatus
-from replblk.model.units import DISCARD_BYTES_MAX
 from replblk.model.vocabulary import ConnState, DiskState
 from replblk.wire.framing import Packet
 from replblk.wire.hot import (
-    AckPacket,
-    DataPacket,
-    block_ack,
-    data_header,
-    judge_size,
     parse_barrier,
     parse_barrier_ack,
     parse_block_ack,
@@ -92,7 +87,8 @@ class Node:
         ctx.io.too_slow = failure.too_slow
         ctx.handlers = HandlerCalls(ctx)
         ctx.states = States(ctx, self._after)
-        ctx.peer = PeerLink(ctx, self._on_packet, self._on_acks, self._on_writes, self._on_broken)
+        runs = self._runs = Runs(ctx, self._on_packet)
+        ctx.peer = PeerLink(ctx, self._on_packet, runs.on_acks, runs.on_data, self._on_broken)
         self._writes = WriteOrigin(ctx, failure)
         self._peer_writes = WritePeer(
             ctx, failure, lambda volume, then: self._follow.begin_generation(volume, then=then)
@@ -153,13 +149,14 @@ class Node:
             handover=self._handover,
         )
         self._routes = self._table()
-        self._clients: dict[str, Callable[[Volume, ClientRequest], None]] = {
-            "read": self._reads.on_read,
-            "write": self._writes.on_write,
-            "zero": self._writes.on_write,
-            "trim": self._writes.on_write,
-            "flush": self._writes.flushes.on_flush,
-        }
+        runs.wire(
+            plain=lambda: self._handshake.protocol_received and not self._handshake.active,
+            expects_only_bitmap=self._exchange.expects_only_bitmap,
+            refused=lambda volume: self._follow.news.refused(volume),
+            writes=self._writes,
+            peer_writes=self._peer_writes,
+            read=self._reads.on_read,
+        )
 
     # -- the protocol on one page -------------------------------------------------------------
 
@@ -251,41 +248,6 @@ class Node:
             )
             return
         route(volume, packet)
-
-    def _on_acks(self, acks: list[AckPacket]) -> None:
-        """Acknowledgements of writes in a row: as ``_on_packet`` for each, with less ado."""
-        peer, volumes, on_block_ack = self._ctx.peer, self._ctx.volumes, self._writes.on_block_ack
-        plain = self._handshake.protocol_received and not self._handshake.active
-        meta = peer.meta
-        for _, number, cmd, _, _, sector, block_id, size, seq in acks:
-            volume = volumes.get(number)
-            if volume is None or not plain or block_id == ID_SYNCER:
-                self._on_packet(Packet(Cmd(cmd), number, block_ack(sector, block_id, size, seq)))
-            else:
-                if size & 511 or size > DISCARD_BYTES_MAX:
-                    judge_size("an acknowledgement", sector, size, 0, DISCARD_BYTES_MAX)
-                volume.saw_seq(seq)
-                if cmd == Cmd.P_NEG_ACK:
-                    self._follow.news.refused(volume)
-                on_block_ack(cmd, volume, sector, block_id, size)
-            if peer.meta != meta:
-                return
-
-    def _on_writes(self, writes: list[DataPacket]) -> None:
-        """P_DATA in a row: as ``_on_packet`` for each, with less ado."""
-        peer, volumes, on_write = self._ctx.peer, self._ctx.volumes, self._peer_writes.on_write
-        plain = self._handshake.protocol_received and not self._handshake.active
-        link = peer.data
-        for number, sector, block_id, seq, flags, data in writes:
-            volume = volumes.get(number)
-            if volume is None or not plain:
-                payload = data_header(sector, block_id, seq, flags) + data
-                self._on_packet(Packet(Cmd.P_DATA, number, payload))
-            else:
-                self._exchange.expects_only_bitmap(Cmd.P_DATA, number)
-                on_write(volume, sector, block_id, seq, flags, data)
-            if peer.data != link:
-                return
 
     def _decode(self, packet: Packet) -> Any:
         peer = self._ctx.peer
@@ -393,18 +355,11 @@ class Node:
 
     def on_client_requests(self, requests: list[ClientRequest]) -> None:
         """Clients want to read, write, zero, trim or flush, in this order."""
-        self._events.append((self._client_requests, (requests,)))
+        self._events.append((self._runs.on_client_requests, (requests,)))
 
     def on_command(self, command: Command) -> None:
         """The administrator wants something."""
         self._events.append((self._commands.on_command, (command,)))
-
-    def _client_requests(self, requests: list[ClientRequest]) -> None:
-        ctx, clients, deferred = self._ctx, self._clients, self._ctx.deferred
-        for request in requests:
-            clients[request.kind](ctx.volumes[request.volume], request)
-            if deferred:
-                ctx.run_deferred()
 
     def step(self) -> None:
         """Drain the queue; then everything that was gathered: log transactions, barriers, waits.

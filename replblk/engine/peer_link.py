@@ -170,6 +170,19 @@ class PeerLink:
             send(link, head)
             send(link, data)
 
+    def send_pieces(self, link: int, pieces: list[Buffer]) -> None:
+        """Send packets that are made already; small pieces are joined."""
+        send = self._ctx.ports.links.send
+        first = 0
+        for at, piece in enumerate(pieces):
+            if len(piece) > JOINED_BYTES_MAX:
+                if at > first:
+                    send(link, b"".join(pieces[first:at]))
+                send(link, piece)
+                first = at + 1
+        if first < len(pieces):
+            send(link, b"".join(pieces[first:]))
+
     def send_ack(
         self, cmd: Cmd, volume: int, sector: int, block_id: bytes, size: int, seq: int
     ) -> None:

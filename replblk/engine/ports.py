@@ -45,6 +45,9 @@ class Disk(Protocol):
     def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
         """Write all of *data*; durable: answer only once it would survive a power cut."""
 
+    def writes(self, operations: list[tuple[int, int, Buffer, bool]]) -> None:
+        """``write`` for each, in this order: op, offset, data, durable."""
+
     def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
         """Make the range read back as zeroes; unmap: giving the space back is welcome."""
 

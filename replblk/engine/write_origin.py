@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno as errnos
 import struct
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 from replblk.engine.app_flush import AppFlushes
@@ -25,6 +26,8 @@ from replblk.engine.split_writes import SplitWrites
 from replblk.engine.transfer_log import TransferLog
 from replblk.engine.write_acks import flags_to_send
 from replblk.engine.write_request import ABSENT, DONE, FAILED, PENDING, WriteRequest
+from replblk.engine.write_run import WriteRuns
+from replblk.engine.write_times import WriteTimes
 from replblk.engine.write_way import replicates, way_of
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
@@ -48,12 +51,13 @@ if TYPE_CHECKING:
     from replblk.engine.disk_failure import DiskFailure
     from replblk.engine.ports import Buffer, ClientRequest
     from replblk.engine.volume import Volume
+    from replblk.wire.hot import AckPacket
 
 BARRIER_IDLE_NS = 3_000_000
 """How long a closed epoch waits for a write that would carry its barrier."""
 _BLOCK_ID = struct.Struct(">Q")
 _P_RECV_ACK, _P_RS_WRITE_ACK = int(Cmd.P_RECV_ACK), int(Cmd.P_RS_WRITE_ACK)
-_P_NEG_ACK = int(Cmd.P_NEG_ACK)
+_P_NEG_ACK, _P_WRITE_ACK = int(Cmd.P_NEG_ACK), int(Cmd.P_WRITE_ACK)
 
 
 class WriteOrigin:
@@ -62,19 +66,24 @@ class WriteOrigin:
     def __init__(self, ctx: Context, disk_failure: DiskFailure) -> None:
         self._ctx = ctx
         self._disk_failure = disk_failure
-        self._latencies = ctx.latencies
+        self._times = WriteTimes(ctx.latencies)
         self.log = TransferLog()
-        self._next_block = 0
+        self._block_ids = map(_BLOCK_ID.pack, count(1))
         self._unacked: dict[bytes, WriteRequest] = {}
         self._split = SplitWrites(self._pieces_done, self._pieces_received)
         self.frozen = FrozenWrites()
         self.flushes = AppFlushes(ctx, disk_failure, self.log, self.frozen)
         self._ko = KoCount(ctx, self.log)
-        # What the step measured, for the histograms at its end.
-        self._at_once = 0
-        self._disk_ns: list[int] = []
-        self._peer_ns: list[int] = []
-        self._write_ns: list[int] = []
+        self.runs = WriteRuns(
+            ctx,
+            self._times,
+            self.log,
+            self._unacked,
+            self._block_ids,
+            stored=self._all_local_done,
+            barriers=self.send_barriers,
+            alone=self.on_write,
+        )
 
     # -- from the client ----------------------------------------------------------------------
 
@@ -146,10 +155,9 @@ class WriteOrigin:
                 )
         now_ns = write.submitted_ns = self._ctx.timers.now_ns
         if now_ns == write.arrived_ns:
-            self._at_once += 1
+            self._times.at_once += 1
         else:
-            self._latencies.admission.record(write.granted_ns - write.arrived_ns)
-            self._latencies.activity_log.record(now_ns - write.granted_ns)
+            self._times.waited(write.granted_ns - write.arrived_ns, now_ns - write.granted_ns)
         if local:
             write.local = PENDING
             self._write_local(write)
@@ -170,7 +178,7 @@ class WriteOrigin:
         way = way_of(self._ctx, volume)
         if log.due:
             self.send_barriers()
-        write.block_id = self._fresh_block_id()
+        write.block_id = next(self._block_ids)
         write.net = PENDING
         write.sent_ns = self._ctx.timers.now_ns
         data = write.kind == "write"
@@ -217,7 +225,7 @@ class WriteOrigin:
         write.rs_ack = bool(flags & DP_SEND_WRITE_ACK)
         if not flags & DP_SEND_WRITE_ACK:
             self._unacked[write.block_id] = write
-        self._split.send(peer, write, self._fresh_block_id)
+        self._split.send(peer, write, self._block_ids.__next__)
         volume.sent_sectors += write.size >> 9 if write.kind == "write" else 0
         write.enough = not flags & (DP_SEND_WRITE_ACK | DP_SEND_RECEIVE_ACK)
         volume.peer_pending += 1
@@ -225,11 +233,30 @@ class WriteOrigin:
         if way.barrier_tells or self.log.current.count >= way.net.max_epoch_size:
             self.log.close()
 
-    def _fresh_block_id(self) -> bytes:
-        self._next_block += 1
-        return _BLOCK_ID.pack(self._next_block)
-
     # -- answers ------------------------------------------------------------------------------
+
+    def on_acks(self, volume: Volume, acks: list[AckPacket]) -> None:
+        """P_WRITE_ACK in a row, each as ``on_block_ack``. Raises PeerError."""
+        unacked, now_ns = self._unacked, self._ctx.timers.now_ns
+        for _, _, cmd, _, _, sector, block_id, size, seq in acks:
+            volume.saw_seq(seq)
+            write = unacked.get(block_id)
+            if (
+                write is None
+                or cmd != _P_WRITE_ACK
+                or write.volume is not volume
+                or write.sector != sector
+                or write.size != size
+            ):
+                self.on_block_ack(cmd, volume, sector, block_id, size)
+                continue
+            del unacked[block_id]
+            volume.peer_pending -= 1
+            write.rs_ack = False
+            write.net = DONE
+            self._times.peer_ns.append(now_ns - write.sent_ns)
+            if write.local != PENDING and not write.completed:
+                self._maybe_complete(write)
 
     def on_block_ack(
         self, cmd: int, volume: Volume, sector: int, block_id: bytes, blksize: int
@@ -285,6 +312,19 @@ class WriteOrigin:
         if self.flushes.pending:
             self.flushes.progress()
 
+    def _all_local_done(self, writes: list[WriteRequest], errno: int) -> None:
+        """Writes of a run, each as ``_local_done``."""
+        if errno:
+            for write in writes:
+                self._local_done(write, errno)
+            return
+        now_ns = self._ctx.timers.now_ns
+        self._times.disk_ns += [now_ns - write.submitted_ns for write in writes]
+        for write in writes:
+            write.local = DONE
+            if write.net != PENDING or write.enough:
+                self._maybe_complete(write)
+
     def _local_done(self, write: WriteRequest, errno: int, _data: Buffer | None = None) -> None:
         if errno:
             write.local = FAILED
@@ -296,14 +336,14 @@ class WriteOrigin:
             )
         else:
             write.local = DONE
-            self._disk_ns.append(self._ctx.timers.now_ns - write.submitted_ns)
+            self._times.disk_ns.append(self._ctx.timers.now_ns - write.submitted_ns)
         if write.net != PENDING or write.enough:
             self._maybe_complete(write)
 
     def _net_done(self, write: WriteRequest, ok: bool) -> None:
         write.net = DONE if ok else FAILED
         if ok:
-            self._peer_ns.append(self._ctx.timers.now_ns - write.sent_ns)
+            self._times.peer_ns.append(self._ctx.timers.now_ns - write.sent_ns)
         else:
             write.volume.mark_out_of_sync(write.sector, write.size)
         if write.local != PENDING and not write.completed:
@@ -337,7 +377,7 @@ class WriteOrigin:
     def _complete(self, write: WriteRequest, errno: int) -> None:
         """Reply to the client (once the generation is durable) and let overlapping writes go on."""
         write.completed = True
-        self._write_ns.append(self._ctx.timers.now_ns - write.arrived_ns)
+        self._times.write_ns.append(self._ctx.timers.now_ns - write.arrived_ns)
         volume, number = write.volume, write.number
         volume.app_pending -= 1
         clients = self._ctx.ports.clients
@@ -377,8 +417,7 @@ class WriteOrigin:
         The next write carries it along; only when none comes does it go alone. A flush waits for
         it, so then it goes at once.
         """
-        if self._disk_ns or self._peer_ns or self._write_ns or self._at_once:
-            self._measured()
+        self._times.step_ended()
         log = self.log
         if not log.due and not (log.current.count and not self._ko.armed):
             return
@@ -392,23 +431,6 @@ class WriteOrigin:
             self.send_barriers()
         elif not self._ctx.timers.pending("barrier"):
             self._ctx.timers.set("barrier", BARRIER_IDLE_NS, self.send_barriers)
-
-    def _measured(self) -> None:
-        """Put what the step measured into the histograms."""
-        latencies = self._latencies
-        if self._at_once:
-            latencies.admission.record_at_once(self._at_once)
-            latencies.activity_log.record_at_once(self._at_once)
-            self._at_once = 0
-        if self._disk_ns:
-            latencies.disk.record_all(self._disk_ns)
-            self._disk_ns.clear()
-        if self._peer_ns:
-            latencies.peer.record_all(self._peer_ns)
-            self._peer_ns.clear()
-        if self._write_ns:
-            latencies.write.record_all(self._write_ns)
-            self._write_ns.clear()
 
     # -- loss ---------------------------------------------------------------------------------
 

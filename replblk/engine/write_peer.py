@@ -21,7 +21,7 @@ from replblk.engine.write_acks import FLAGS_SINCE, SYNC_STATES, flags_received
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import ConnState, DiskState
-from replblk.wire.hot import barrier_ack, parse_data, parse_trim
+from replblk.wire.hot import ack_packet, barrier_ack, parse_data, parse_trim
 from replblk.wire.packets import (
     DP_DISCARD,
     DP_FUA,
@@ -40,9 +40,12 @@ if TYPE_CHECKING:
     from replblk.engine.ports import Buffer
     from replblk.engine.volume import Volume
     from replblk.wire.framing import Packet
+    from replblk.wire.hot import DataPacket
 
 IN_PROGRESS_BYTES_MAX = 64 << 20
 """Peer data in memory and not yet on disk; above it reading from the data socket stops."""
+_ACKS_ASKED = DP_SEND_WRITE_ACK | DP_SEND_RECEIVE_ACK
+_P_WRITE_ACK, _P_RS_WRITE_ACK = int(Cmd.P_WRITE_ACK), int(Cmd.P_RS_WRITE_ACK)
 
 
 class PeerWrite:
@@ -102,6 +105,63 @@ class WritePeer:
         """P_DATA: sector, block id, sequence number, flags, then digest and data."""
         sector, block_id, seq, flags = parse_data(packet.payload)
         self.on_write(volume, sector, block_id, seq, flags, self._ctx.peer.data_of(packet))
+
+    def on_writes(self, volume: Volume, packets: list[DataPacket]) -> None:
+        """P_DATA in a row, taken apart: the ordinary ones together."""
+        link = self._ctx.peer.data
+        at = 0
+        while at < len(packets) and self._ctx.peer.data == link:
+            begun = self._begin_run(volume, packets, at)
+            if begun == at:
+                self.on_write(volume, *packets[at][1:])
+                begun += 1
+            at = begun
+
+    def _begin_run(self, volume: Volume, packets: list[DataPacket], at: int) -> int:
+        """All of the way to the disk for the writes from number *at* on, as far as nothing is out
+        of the ordinary; returns the number of the first that was not begun."""
+        state, session = volume.state, self._session
+        if (
+            state.disk < DiskState.INCONSISTENT
+            or state.pdsk < DiskState.INCONSISTENT
+            or volume.al_gate is None
+            or volume.sync_uuid_pending
+            or self._waiting
+            or self._ctx.peer.apv < FLAGS_SINCE
+        ):
+            return at
+        claim, capacity, persist = volume.ranges.claim, volume.capacity_sectors, self._ctx.persist
+        room = IN_PROGRESS_BYTES_MAX - self._bytes
+        epoch = self.epochs.current
+        stores: list[tuple[int, Buffer, bool, PeerWrite]] = []
+        bytes_begun, begun = 0, at
+        for _, sector, block_id, seq, flags, data in packets[at:] if at else packets:
+            size = len(data)
+            if (
+                flags & _ACKS_ASKED != DP_SEND_WRITE_ACK
+                or size & 511
+                or not 0 < size <= REQUEST_BYTES_MAX
+                or sector + (size >> 9) > capacity
+                or bytes_begun + size > room
+                or (lock := claim(sector, size, exclusive=True)) is None
+            ):
+                break
+            volume.saw_seq(seq)
+            write = PeerWrite(volume, sector, block_id, flags, size)
+            write.epoch, write.session, write.lock = epoch, session, lock
+            bytes_begun += size
+            begun += 1
+            stores.append((sector << 9, data, persist or bool(flags & DP_FUA), write))
+        if count := begun - at:
+            epoch.size += count
+            epoch.active += count
+            volume.received_sectors += bytes_begun >> 9
+            volume.written_sectors += bytes_begun >> 9
+            volume.unacked += count
+            self._bytes += bytes_begun
+            self._storing += count
+            self._ctx.io.writes(volume, stores, self._all_stored)
+        return begun
 
     def on_write(
         self, volume: Volume, sector: int, block_id: bytes, seq: int, flags: int, data: Buffer
@@ -253,6 +313,47 @@ class WritePeer:
             io.zero(volume, offset, write.size, done, unmap=unmap, durable=durable)
         else:
             io.write(volume, offset, write.data, done, durable=durable)
+
+    def _all_stored(self, writes: list[PeerWrite], errno: int) -> None:
+        """Writes of a run, all of one volume, each as ``_stored``."""
+        if errno:
+            for write in writes:
+                self._stored(write, errno, None)
+            return
+        session, volume, link = self._session, writes[0].volume, self._ctx.peer.meta
+        syncing = volume.state.conn in SYNC_STATES
+        number, seq = volume.number, volume.packet_seq
+        acks: list[bytes] = []
+        epochs: list[ReceivedEpoch] = []
+        done_bytes = 0
+        for write in writes:
+            done_bytes += write.size
+            if write.session != session:
+                continue
+            cmd = _P_WRITE_ACK
+            if syncing and write.flags & DP_MAY_SET_IN_SYNC:
+                volume.mark_in_sync(write.sector, write.size)
+                cmd = _P_RS_WRITE_ACK
+            seq = seq + 1 & 0xFFFFFFFF
+            acks.append(ack_packet(cmd, number, write.sector, write.block_id, write.size, seq))
+            epochs.append(write.epoch)
+        volume.unacked -= len(writes)
+        self._bytes -= done_bytes
+        self._storing -= len(writes)
+        if acks:
+            volume.packet_seq = seq
+            if link is not None:
+                self._ctx.ports.links.send(link, b"".join(acks))
+            self.epochs.writes_done(epochs)
+        release = volume.ranges.release
+        for write in writes:
+            release(write.lock)
+        if self._paused:
+            self._throttle()
+        if self._waiting:
+            self.release_waiting()
+        if self._barrier_acks:
+            self._send_barrier_acks()
 
     def _stored(self, write: PeerWrite, errno: int, _data: Buffer | None) -> None:
         self._storing -= 1

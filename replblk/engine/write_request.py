@@ -21,11 +21,18 @@ PENDING, DONE, FAILED, ABSENT = range(4)
 class WriteRequest:
     """One application write in flight. local and net: PENDING, DONE, FAILED or ABSENT."""
 
-    __slots__ = (
-        *("block_id", "completed", "data", "enough", "epoch", "extents", "flags", "fua", "gate"),
-        *("kind", "local", "lock", "net", "number", "rs_ack", "sector", "sent_ns", "size"),
-        *("arrived_ns", "granted_ns", "submitted_ns", "unmap", "volume"),
-    )
+    gate: AlGate | None = None
+    """The activity log that covers the write, while it does."""
+    lock: RangeLock | None = None
+    local = net = ABSENT
+    enough = False
+    """The peer part is good enough for the reply, by the replication protocol."""
+    rs_ack = False
+    completed = False
+    epoch: Epoch | None = None
+    block_id = b""
+    sent_ns = arrived_ns = granted_ns = submitted_ns = 0
+    flags = 0
 
     def __init__(self, volume: Volume, request: ClientRequest) -> None:
         self.volume = volume
@@ -38,22 +45,6 @@ class WriteRequest:
         self.unmap = request.unmap or request.kind == "trim"
         first = self.sector // AL_EXTENT_SECTORS
         self.extents = range(first, (self.sector + (self.size >> 9) - 1) // AL_EXTENT_SECTORS + 1)
-        self.gate: AlGate | None = None
-        """The activity log that covers the write, while it does."""
-        self.lock: RangeLock | None = None
-        self.local = ABSENT
-        self.net = ABSENT
-        self.enough = False
-        """The peer part is good enough for the reply, by the replication protocol."""
-        self.rs_ack = False
-        self.completed = False
-        self.epoch: Epoch | None = None
-        self.block_id = b""
-        self.sent_ns = 0
-        self.arrived_ns = 0
-        self.granted_ns = 0
-        self.submitted_ns = 0
-        self.flags = 0
 
     def submitted(self, latencies: Latencies, now_ns: int) -> None:
         """Range and activity log are had: from now on disk and peer work."""

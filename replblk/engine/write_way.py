@@ -33,13 +33,14 @@ class WriteWay:
     go to the peer. has_disk: they go to the local disk. good_here, good_there: a copy there counts.
     flags: what P_DATA asks for; enough: it asks for nothing but the barrier's acknowledgement.
     plain: P_DATA of up to *bytes_max* bytes is a header of protocol 100 and the data, no digest
-    between. barrier_tells: each write has to be followed by its barrier.
+    between. barrier_tells: each write has to be followed by its barrier. straight: nothing about a
+    write is out of the ordinary: both disks are good, and it goes to both.
     """
 
     __slots__ = (
         *("apv", "barrier_tells", "bytes_max", "enough", "flags", "good_here"),
         *("good_there", "has_disk", "net", "plain", "primary", "replicate", "state"),
-        *("suspended", "wait"),
+        *("straight", "suspended", "wait"),
     )
 
     def __init__(self, ctx: Context, volume: Volume) -> None:
@@ -62,6 +63,10 @@ class WriteWay:
         self.plain = self.apv >= 100 and not ctx.net.data_integrity_alg
         self.bytes_max = ctx.peer.request_bytes_max
         self.barrier_tells = not self.good_here and ctx.net.protocol is not Protocol.C
+        both_good = self.good_here and self.good_there and self.has_disk
+        self.straight = (
+            both_good and self.replicate and self.plain and self.primary and not self.wait
+        )
 
 
 def way_of(ctx: Context, volume: Volume) -> WriteWay:

@@ -46,6 +46,18 @@ class GatheringDisk(ABC):
         self.due = True
         self._gathered.append(WriteOp(op, offset, length, data, durable))
 
+    def writes(self, operations: list[tuple[int, int, Buffer, bool]]) -> None:
+        """``write`` for each, in this order: op, offset, data, durable."""
+        assert not self.closed, "an operation on a closed disk"
+        size_bytes, gathered = self.size_bytes, self._gathered
+        for op, offset, data, durable in operations:
+            length = len(data)
+            if length <= 0 or offset < 0 or (offset | length) & 511 or offset + length > size_bytes:
+                self._check(offset, length)
+            gathered.append(WriteOp(op, offset, length, data, durable))
+        self._in_flight += len(operations)
+        self.due = True
+
     def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
         """Make the range read as zeroes."""
         self._check(offset, length)

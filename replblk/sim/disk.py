@@ -238,6 +238,11 @@ class SimDisk:
         action.durable = durable
         self._submit(action)
 
+    def writes(self, operations: list[tuple[int, int, Buffer, bool]]) -> None:
+        """``write`` for each."""
+        for op, offset, data, durable in operations:
+            self.write(op, offset, data, durable=durable)
+
     def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
         """Zero a range."""
         action = _Op(op, "zero", self._drive.zone(offset), offset, length)

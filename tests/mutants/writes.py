@@ -15,6 +15,7 @@ from replblk.engine import (
     transfer_log,
     write_origin,
     write_peer,
+    write_run,
     write_way,
 )
 from replblk.rules import generations
@@ -24,6 +25,7 @@ from tests.mutants.table import mutant
 FLUSHES = app_flush.AppFlushes
 ORIGIN = write_origin.WriteOrigin
 PEER = write_peer.WritePeer
+RUNS = write_run.WriteRuns
 
 WRITES = (
     mutant(
@@ -59,6 +61,7 @@ WRITES = (
             "not good_here",
         ),
         Edit(ORIGIN, "_local_done", "if write.net != PENDING or write.enough:", "if True:"),
+        Edit(ORIGIN, "_all_local_done", "if write.net != PENDING or write.enough:", "if True:"),
         seed=11,
     ),
     mutant(
@@ -73,6 +76,12 @@ WRITES = (
         Edit(
             ORIGIN,
             "_net_done",
+            "if write.local != PENDING and not write.completed:",
+            "if not write.completed:",
+        ),
+        Edit(
+            ORIGIN,
+            "on_acks",
             "if write.local != PENDING and not write.completed:",
             "if not write.completed:",
         ),
@@ -139,12 +148,14 @@ WRITES = (
         "local-disk-not-flushed",
         "the local disk has not flushed a write when it is acknowledged",
         Edit(ORIGIN, "_write_local", "write.fua or self._ctx.persist", "False"),
+        Edit(RUNS, "_begin", "fua or persist", "False"),
         seed=19,
     ),
     mutant(
         "peer-not-flushed",
         "the peer acknowledges a write that its disk has not flushed",
         Edit(PEER, "_store", "self._ctx.persist or bool(write.flags & DP_FUA)", "False"),
+        Edit(PEER, "_begin_run", "persist or bool(flags & DP_FUA)", "False"),
         seed=32,
     ),
     mutant(
@@ -167,6 +178,7 @@ WRITES = (
             "ranges.claim(write.sector,",
             "ranges.claim((1 << 40) + write.number * 4096,",
         ),
+        Edit(RUNS, "_begin", "claim(sector,", "claim((1 << 40) + request.number * 4096,"),
         seed=2,
     ),
     mutant(
@@ -178,12 +190,19 @@ WRITES = (
             "ranges.claim(write.sector,",
             "ranges.claim((1 << 40) + int.from_bytes(write.block_id) * 4096,",
         ),
+        Edit(
+            PEER,
+            "_begin_run",
+            "claim(sector,",
+            "claim((1 << 40) + int.from_bytes(block_id) * 4096,",
+        ),
         seed=44,
     ),
     mutant(
         "old-session-acknowledged",
         "the end of a write of the previous connection is acted on in the new one",
         Edit(PEER, "_done", "if write.session == self._session:", "if True:"),
+        Edit(PEER, "_all_stored", "if write.session != session:", "if False:"),
         masked_by="the drain before a new connection (connection.check_drained)",
         both="old-session-acknowledged-undrained",
     ),
@@ -203,6 +222,7 @@ WRITES = (
         "old-session-acknowledged-undrained",
         "both: nothing is drained, and old completions are acted on",
         Edit(PEER, "_done", "if write.session == self._session:", "if True:"),
+        Edit(PEER, "_all_stored", "if write.session != session:", "if False:"),
         Edit(
             connection.Connection,
             "check_drained",
@@ -403,6 +423,7 @@ WRITES = (
         "fua-ignored-by-the-peer",
         "the peer does not flush a write that asked for it",
         Edit(PEER, "_store", "or bool(write.flags & DP_FUA)", ""),
+        Edit(PEER, "_begin_run", "or bool(flags & DP_FUA)", ""),
         profile="kernel",
         not_caught="no seed was searched for yet",
     ),
@@ -410,6 +431,7 @@ WRITES = (
         "fua-ignored-here",
         "the local disk does not flush a write that asked for it",
         Edit(ORIGIN, "_write_local", "write.fua or self._ctx.persist", "self._ctx.persist"),
+        Edit(RUNS, "_begin", "fua or persist", "persist"),
         profile="kernel",
         not_caught="no seed was searched for yet",
     ),

@@ -159,6 +159,10 @@ class _Disk:
         self.data[offset : offset + len(data)] = data
         self._world.later("on_disk_answers", [(op, 0, None)])
 
+    def writes(self, operations: list[tuple[int, int, Buffer, bool]]) -> None:
+        for op, offset, data, durable in operations:
+            self.write(op, offset, data, durable=durable)
+
     def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
         self.write(op, offset, bytes(length), durable=durable)
 
