@@ -26,8 +26,10 @@ from nbd.export import (
     ExtentsDone,
     FastZeroes,
     Geometry,
+    ManyWrites,
     PiecesDone,
     SparseReads,
+    Writes,
     ask_extents,
 )
 
@@ -117,6 +119,7 @@ class AlignedExport:
     def __init__(self, inner: Export, locks: RangeLocks) -> None:
         self._inner = inner
         self._locks = locks
+        self._many = inner if isinstance(inner, ManyWrites) else None
         self._block = inner.geometry.minimum_block
         self._mask = self._block - 1
         self._gone = False
@@ -182,6 +185,26 @@ class AlignedExport:
                 self._inner.write(start, b"".join((head, data, tail)), fua, finish)
 
         self._locks.acquire(start, end, not whole, partial(self._unless_gone, go))
+
+    def writes(self, writes: Writes) -> None:
+        """Write many, those of whole blocks together."""
+        inner, mask, share, finish = self._many, self._mask, self._locks.share, self._finish
+        if inner is None:
+            for offset, data, fua, done in writes:
+                self.write(offset, data, fua, done)
+            return
+        ready: Writes = []
+        for offset, data, fua, done in writes:
+            stop = offset + len(data)
+            if not (offset | stop) & mask and (held := share(offset, stop)):
+                ready.append((offset, data, fua, partial(finish, held, done)))
+            else:
+                if ready:
+                    inner.writes(ready)
+                    ready = []
+                self.write(offset, data, fua, done)
+        if ready:
+            inner.writes(ready)
 
     def zero(self, offset: int, length: int, fua: bool, may_unmap: bool, done: Done) -> None:
         """Zero the whole blocks inside the range and patch zeroes into those at its edges."""

@@ -166,6 +166,18 @@ class SparseReads(Protocol):
         costs the client a header."""
 
 
+Writes = list[tuple[int, Buffer, bool, Done]]
+"""Writes that arrived together, in order: offset, data, fua, done."""
+
+
+@runtime_checkable
+class ManyWrites(Protocol):
+    """What an Export may offer beside: many writes with one call."""
+
+    def writes(self, writes: Writes) -> None:
+        """``write`` for each, in this order."""
+
+
 @runtime_checkable
 class FastZeroes(Protocol):
     """What an Export whose geometry says can_fast_zero offers beside."""

@@ -46,6 +46,9 @@ class ReplyForm(Protocol):
     def done(self, cookie: int, offset: int) -> bytes:
         """Success of a command that yields nothing."""
 
+    def all_done(self, requests: list[tuple[int, int]]) -> bytes:
+        """``done`` for each of (cookie, offset)."""
+
     def data(self, cookie: int, offset: int, length: int) -> bytes:
         """What precedes the bytes of a read."""
 
@@ -71,6 +74,9 @@ class SimpleReplies:
     def done(self, cookie: int, offset: int) -> bytes:
         return SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
 
+    def all_done(self, requests: list[tuple[int, int]]) -> bytes:
+        return _all_simple(requests)
+
     def data(self, cookie: int, offset: int, length: int) -> bytes:
         return SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
 
@@ -93,6 +99,9 @@ class StructuredReplies:
 
     def done(self, cookie: int, offset: int) -> bytes:
         return SIMPLE_REPLY.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
+
+    def all_done(self, requests: list[tuple[int, int]]) -> bytes:
+        return _all_simple(requests)
 
     def data(self, cookie: int, offset: int, length: int) -> bytes:
         return CHUNK_WITH_OFFSET.pack(CHUNK_MAGIC, _DONE, _DATA, cookie, length + 8, offset)
@@ -130,6 +139,9 @@ class ExtendedReplies:
 
     nothing_read = done
 
+    def all_done(self, requests: list[tuple[int, int]]) -> bytes:
+        return b"".join([self.done(cookie, offset) for cookie, offset in requests])
+
     def data(self, cookie: int, offset: int, length: int) -> bytes:
         return EXTENDED_CHUNK_WITH_OFFSET.pack(
             EXTENDED_CHUNK_MAGIC, _DONE, _DATA, cookie, offset, length + 8, offset
@@ -158,6 +170,11 @@ class ExtendedReplies:
     def _chunk(self, flags: int, kind: int, cookie: int, offset: int, body: bytes) -> bytes:
         head = EXTENDED_CHUNK.pack(EXTENDED_CHUNK_MAGIC, flags, kind, cookie, offset, len(body))
         return head + body
+
+
+def _all_simple(requests: list[tuple[int, int]]) -> bytes:
+    pack = SIMPLE_REPLY.pack
+    return b"".join([pack(SIMPLE_REPLY_MAGIC, 0, cookie) for cookie, _offset in requests])
 
 
 def error_body(error: Error, text: str) -> bytes:

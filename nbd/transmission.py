@@ -15,12 +15,10 @@ from collections.abc import Callable
 from functools import partial
 
 from nbd.block_status import Status, ask_status
-from nbd.export import Buffer, Export, FastZeroes, Pieces, SparseReads
+from nbd.export import Buffer, Export, ManyWrites, Pieces, SparseReads, Writes
+from nbd.judge import Judge, Refusal
 from nbd.plain_numbers import (
-    CACHE,
-    DF,
     DISC,
-    FAST_ZERO,
     FLUSH,
     FUA,
     NO_HOLE,
@@ -56,8 +54,6 @@ DRAIN_MAX = 64 << 20
 
 SPARSE_BYTES_MIN = 32 << 10
 """A shorter read is sent as it is: looking for holes would cost more than moving the zeroes."""
-
-Refusal = tuple[Error, str]
 
 
 class Transmission:
@@ -104,19 +100,17 @@ class Transmission:
         self._payload_max = geometry.maximum_payload
         self._misaligned = geometry.minimum_block - 1 if promised_alignment else 0
         self._read_only = geometry.read_only
-        self._flags_of = {
-            READ: FUA | (DF if structured or extended else 0),
-            WRITE: FUA,
-            FLUSH: FUA,
-            CACHE: 0,
-        }
-        if geometry.can_trim:
-            self._flags_of[TRIM] = FUA
-        if geometry.can_zero:
-            self._flags_of[ZERO] = FUA | NO_HOLE | (FAST_ZERO if geometry.can_fast_zero else 0)
-        if self._contexts:
-            self._flags_of[STATUS] = REQ_ONE
+        self._judge = Judge(
+            export,
+            chunks=structured or extended,
+            contexts=bool(self._contexts),
+            misaligned=self._misaligned,
+        )
         self._replies: list[Buffer] = []
+        self._good: list[tuple[int, int]] = []
+        """Cookie and offset of requests that are done and yield no data: replies of their own."""
+        self._good_bytes = len(self._form.done(0, 0))
+        self._many = export if isinstance(export, ManyWrites) else None
         self._reply_bytes = 0
         self._requests = 0
         self.held_bytes = 0
@@ -148,6 +142,7 @@ class Transmission:
         """Neither full nor ended, and no replies wait to be taken."""
         return (
             not self._replies
+            and not self._good
             and not self.wants
             and self.ended is None
             and self._requests < self._requests_max
@@ -161,6 +156,8 @@ class Transmission:
 
     def take(self) -> list[Buffer]:
         """The replies to send, which are forgotten here."""
+        if self._good:
+            self._put_good()
         replies, self._replies, self._reply_bytes = self._replies, [], 0
         self._woken = False
         return replies
@@ -168,7 +165,7 @@ class Transmission:
     def close(self) -> None:
         """The connection is gone; late answers of the export lead nowhere."""
         self._closed = True
-        self._replies = []
+        self._replies, self._good = [], []
         self._payload = None
         self._export.closed()
 
@@ -191,7 +188,8 @@ class Transmission:
         header = EXTENDED_REQUEST if extended else COMPACT_REQUEST
         expected = EXTENDED_REQUEST_MAGIC if extended else REQUEST_MAGIC
         unpack, header_bytes = header.unpack_from, header.size
-        read, write = self._export.read, self._export.write
+        read = self._export.read
+        writes: Writes = []  # whole ones in a row, given to the export together
         size, payload_max = self._export.geometry.size, self._payload_max
         misaligned = self._misaligned
         requests_max, bytes_max = self._requests_max, self._bytes_max
@@ -208,7 +206,10 @@ class Transmission:
                 or self.held_bytes >= bytes_max
                 or self._reply_bytes >= REPLIES_MAX
             ):
-                break
+                if not writes:
+                    break
+                writes = self._write(writes)  # which may have made room at once
+                continue
             magic, flags, command, cookie, offset, length = unpack(data, at)
             at += header_bytes
             if magic != expected:
@@ -219,11 +220,16 @@ class Transmission:
                 and command <= WRITE
                 and length <= payload_max
             ):
-                self.wants = length
                 at -= header_bytes
+                if writes:
+                    writes = self._write(writes)
+                    continue
+                self.wants = length
                 break
             if extended:
                 if bool(flags & PAYLOAD_LEN) != (command == WRITE):
+                    if writes:
+                        writes = self._write(writes)
                     self._on_odd_payload(flags, command, cookie, offset, length)
                     continue
                 flags &= ~PAYLOAD_LEN  # it is in order; from here on all requests are alike
@@ -237,6 +243,8 @@ class Transmission:
                 and not self.stopping
             ):
                 if command == READ:
+                    if writes:
+                        writes = self._write(writes)
                     self._requests += 1
                     self.held_bytes += length
                     if length >= sparse_min:
@@ -247,20 +255,33 @@ class Transmission:
                     self._requests += 1
                     self.held_bytes += length
                     done = partial(self._done, cookie, offset, length)
-                    write(offset, bytes(data[at : at + length]), flags == FUA, done)
+                    writes.append((offset, bytes(data[at : at + length]), flags == FUA, done))
                     at += length
                 else:
                     self._await_payload((command, flags, cookie, offset), length, None)
             else:
+                if writes:
+                    writes = self._write(writes)
                 self._on_request(flags, command, cookie, offset, length)
+        if writes:
+            self._write(writes)
         return at
+
+    def _write(self, writes: Writes) -> Writes:
+        """Give the export what has gathered; returns what has gathered then: nothing."""
+        if self._many is not None:
+            self._many.writes(writes)
+        else:
+            for offset, data, fua, done in writes:
+                self._export.write(offset, data, fua, done)
+        return []
 
     def _on_request(self, flags: int, command: int, cookie: int, offset: int, length: int) -> None:
         """Any request, at leisure."""
         if command == DISC:
             self.ended = ""
             return
-        refusal = self._judge(flags, command, offset, length)
+        refusal = self._judge(flags, command, offset, length, self.stopping)
         fua = bool(flags & FUA)
         if command == WRITE:
             # Judged good and yet not taken on the fast path means that there is nothing to write.
@@ -342,7 +363,7 @@ class Transmission:
             refusal = Error.EINVAL, "the payload is not a length and context ids"
         else:
             numbers = BlockStatusPayload.parse(payload).contexts
-            refusal = self._judge(flags, STATUS, offset, length)
+            refusal = self._judge(flags, STATUS, offset, length, self.stopping)
         if not refusal and (len(set(numbers)) < len(numbers) or set(numbers) - set(self._contexts)):
             refusal = Error.EINVAL, "a context was named twice, or was not selected"
         if refusal:
@@ -352,38 +373,6 @@ class Transmission:
             self._ask_status(flags, cookie, offset, length, chosen)
         else:
             self._send(self._form.done(cookie, offset))
-
-    def _judge(self, flags: int, command: int, offset: int, length: int) -> Refusal | None:
-        """What is wrong with a request, if anything."""
-        if self.stopping:
-            return Error.ESHUTDOWN, ERROR_TEXT[Error.ESHUTDOWN]
-        allowed = self._flags_of.get(command)
-        if allowed is None:
-            return Error.EINVAL, f"the export does not offer command {command}"
-        if flags & ~allowed:
-            odd = flags & ~allowed
-            return Error.EINVAL, f"flags {odd:#x} are not allowed with command {command}"
-        if command == FLUSH:
-            return None
-        writes = command in (WRITE, TRIM, ZERO)
-        if writes and self._read_only:
-            return Error.EPERM, "the export is read-only"
-        size = self._export.geometry.size
-        if offset + length > size:
-            error = Error.ENOSPC if command in (WRITE, ZERO) else Error.EINVAL
-            text = f"{length} bytes at {offset} reach beyond the export's {size} bytes"
-            return error, text
-        if command in (READ, WRITE) and length > self._payload_max:
-            error = Error.EOVERFLOW if flags & DF else Error.EINVAL
-            return error, f"{length} bytes exceed the maximum payload of {self._payload_max}"
-        if (offset | length) & self._misaligned:
-            block = self._misaligned + 1
-            return Error.EINVAL, f"{length} bytes at {offset} are not whole blocks of {block}"
-        if flags & FAST_ZERO and length:  # asked before anything is changed
-            export, unmap = self._export, not flags & NO_HOLE
-            if not isinstance(export, FastZeroes) or not export.zeroes_fast(offset, length, unmap):
-                return Error.ENOTSUP, ERROR_TEXT[Error.ENOTSUP]
-        return None
 
     def _await_payload(
         self, request: tuple[int, int, int, int], length: int, refusal: Refusal | None
@@ -427,12 +416,11 @@ class Transmission:
         if errno:
             self._send_errno(cookie, offset, errno)
         elif not self._closed:
-            reply = self._form.done(cookie, offset)
             if not self._receiving and not self._woken:
                 self._woken = True
                 self._wake()
-            self._replies.append(reply)
-            self._reply_bytes += len(reply)
+            self._good.append((cookie, offset))
+            self._reply_bytes += self._good_bytes
 
     def _status_done(self, cookie: int, offset: int, errno: int, status: Status) -> None:
         """The export has described a range in every selected context."""
@@ -458,6 +446,8 @@ class Transmission:
         if not self._receiving and not self._woken:
             self._woken = True
             self._wake()
+        if self._good:
+            self._put_good()
         head = self._form.data(cookie, offset, length)
         self._replies.append(head)
         self._replies.append(data)
@@ -486,6 +476,11 @@ class Transmission:
             at += size
         assert at == end, "an export answered a read with another length"
 
+    def _put_good(self) -> None:
+        """The replies that were only noted take their place before what comes next."""
+        self._replies.append(self._form.all_done(self._good))
+        self._good = []
+
     def _send_errno(self, cookie: int, offset: int, errno: int) -> None:
         error = nbd_error(errno)
         self._send(self._form.error(cookie, offset, error, ERROR_TEXT[error]))
@@ -493,6 +488,8 @@ class Transmission:
     def _send(self, reply: Buffer, *, more: bool = False) -> None:
         if self._closed:
             return
+        if self._good:
+            self._put_good()
         self._replies.append(reply)
         self._reply_bytes += len(reply)
         if not self._receiving and not more and not self._woken:

@@ -59,9 +59,7 @@ class AlGate:
 
     def leave(self, extents: Iterable[int]) -> None:
         """Give references back: their writes are finished here and at the peer, or marked."""
-        put = self._log.put
-        for extent in extents:
-            put(extent)
+        self._log.put_all(extents)
 
     def pump(self) -> bool:
         """Start a transaction for what waits, if none is being written; True if one was started."""

@@ -123,6 +123,9 @@ class Clients(Protocol):
     def reply(self, request: int, errno: int, data: Buffer | None) -> None:
         """The answer to one of ``Node.on_client_requests``: errno 0, for reads with data."""
 
+    def replies(self, requests: list[int]) -> None:
+        """``reply`` for each: errno 0, no data."""
+
     def answer(self, command: int, answer: Answer) -> None:
         """The answer to ``Node.on_command``."""
 

@@ -89,7 +89,7 @@ class Runs:
                 ):
                     break
             else:
-                self._writes.on_acks(volume, acks)
+                self._writes.runs.on_acks(volume, acks)
                 return
         for ack in acks:
             self._on_ack(ack, plain)
@@ -105,7 +105,7 @@ class Runs:
         judge_size("an acknowledgement", sector, size, 0, DISCARD_BYTES_MAX)
         if cmd == _P_NEG_ACK:
             self._refused(volume)
-        self._writes.on_acks(volume, [ack])
+        self._writes.runs.on_acks(volume, [ack])
 
     def on_data(self, packets: list[DataPacket]) -> None:
         """P_DATA in a row; those of one volume as one list."""

@@ -51,13 +51,12 @@ if TYPE_CHECKING:
     from replblk.engine.disk_failure import DiskFailure
     from replblk.engine.ports import Buffer, ClientRequest
     from replblk.engine.volume import Volume
-    from replblk.wire.hot import AckPacket
 
 BARRIER_IDLE_NS = 3_000_000
 """How long a closed epoch waits for a write that would carry its barrier."""
 _BLOCK_ID = struct.Struct(">Q")
 _P_RECV_ACK, _P_RS_WRITE_ACK = int(Cmd.P_RECV_ACK), int(Cmd.P_RS_WRITE_ACK)
-_P_NEG_ACK, _P_WRITE_ACK = int(Cmd.P_NEG_ACK), int(Cmd.P_WRITE_ACK)
+_P_NEG_ACK = int(Cmd.P_NEG_ACK)
 
 
 class WriteOrigin:
@@ -80,9 +79,12 @@ class WriteOrigin:
             self.log,
             self._unacked,
             self._block_ids,
-            stored=self._all_local_done,
             barriers=self.send_barriers,
             alone=self.on_write,
+            acked=self.on_block_ack,
+            stored=self._local_done,
+            completes=self._maybe_complete,
+            forgets=self._forget,
         )
 
     # -- from the client ----------------------------------------------------------------------
@@ -235,29 +237,6 @@ class WriteOrigin:
 
     # -- answers ------------------------------------------------------------------------------
 
-    def on_acks(self, volume: Volume, acks: list[AckPacket]) -> None:
-        """P_WRITE_ACK in a row, each as ``on_block_ack``. Raises PeerError."""
-        unacked, now_ns = self._unacked, self._ctx.timers.now_ns
-        for _, _, cmd, _, _, sector, block_id, size, seq in acks:
-            volume.saw_seq(seq)
-            write = unacked.get(block_id)
-            if (
-                write is None
-                or cmd != _P_WRITE_ACK
-                or write.volume is not volume
-                or write.sector != sector
-                or write.size != size
-            ):
-                self.on_block_ack(cmd, volume, sector, block_id, size)
-                continue
-            del unacked[block_id]
-            volume.peer_pending -= 1
-            write.rs_ack = False
-            write.net = DONE
-            self._times.peer_ns.append(now_ns - write.sent_ns)
-            if write.local != PENDING and not write.completed:
-                self._maybe_complete(write)
-
     def on_block_ack(
         self, cmd: int, volume: Volume, sector: int, block_id: bytes, blksize: int
     ) -> None:
@@ -300,30 +279,23 @@ class WriteOrigin:
             if write.net == PENDING and write.flags & DP_SEND_WRITE_ACK:
                 raise PeerError("BarrierAck for an epoch with unacknowledged writes")
         self.log.drop(epoch)
+        left: dict[AlGate, list[int]] = {}
         for write in epoch.writes:
             write.epoch = None
             if write.net == PENDING:  # protocol A or B: this is the first and only proof
                 del self._unacked[write.block_id]
                 write.volume.peer_pending -= 1
                 self._net_done(write, True)
-            if write.completed:
+            if write.completed and not write.rs_ack and (gate := write.gate) is not None:
+                write.gate = None
+                left.setdefault(gate, []).extend(write.extents)
+            elif write.completed:
                 self._forget(write)
             # else it was faster than the local disk: _maybe_complete comes back
+        for gate, extents in left.items():
+            gate.leave(extents)
         if self.flushes.pending:
             self.flushes.progress()
-
-    def _all_local_done(self, writes: list[WriteRequest], errno: int) -> None:
-        """Writes of a run, each as ``_local_done``."""
-        if errno:
-            for write in writes:
-                self._local_done(write, errno)
-            return
-        now_ns = self._ctx.timers.now_ns
-        self._times.disk_ns += [now_ns - write.submitted_ns for write in writes]
-        for write in writes:
-            write.local = DONE
-            if write.net != PENDING or write.enough:
-                self._maybe_complete(write)
 
     def _local_done(self, write: WriteRequest, errno: int, _data: Buffer | None = None) -> None:
         if errno:

@@ -93,6 +93,7 @@ class WritePeer:
         self._barrier_acks: list[bytes] = []
         """Due, and to be sent with the next acknowledgement of a write."""
         self.epochs = EpochsReceived(self._make_durable, self._ack_barrier)
+        self._told = self._all_stored  # one object: answers that go there are told together
 
     @property
     def congested(self) -> bool:
@@ -160,7 +161,7 @@ class WritePeer:
             volume.unacked += count
             self._bytes += bytes_begun
             self._storing += count
-            self._ctx.io.writes(volume, stores, self._all_stored)
+            self._ctx.io.writes(volume, stores, self._told)
         return begun
 
     def on_write(

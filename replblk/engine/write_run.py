@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from replblk.engine.write_request import PENDING, WriteRequest
+from replblk.engine.write_request import DONE, PENDING, WriteRequest
 from replblk.engine.write_way import way_of
 from replblk.model.units import AL_EXTENT_SECTORS
+from replblk.model.vocabulary import DiskState
 from replblk.wire.hot import data_packet
 from replblk.wire.packets import DP_FUA, Cmd
 
@@ -24,15 +25,18 @@ if TYPE_CHECKING:
     from replblk.engine.transfer_log import TransferLog
     from replblk.engine.volume import Volume
     from replblk.engine.write_times import WriteTimes
+    from replblk.wire.hot import AckPacket
 
-Stored = Callable[[list[WriteRequest], int], None]
-_P_DATA = int(Cmd.P_DATA)
+_P_DATA, _P_WRITE_ACK = int(Cmd.P_DATA), int(Cmd.P_WRITE_ACK)
 
 
 class WriteRuns:
-    """The ordinary writes of all volumes. stored: told of writes that the local disk answered.
-    barriers: sends the barriers that are due. alone: takes a write that is not ordinary. log,
-    unacked and block_ids are the origin's own."""
+    """The ordinary writes of all volumes, and what is ordinary of all writes' answers.
+
+    What is not is told to: alone (a request), acked (an acknowledgement), stored (the local disk's
+    error), completes (a write that may be complete), forgets (one that nobody needs). barriers:
+    sends the barriers that are due. log, unacked and block_ids are the origin's own.
+    """
 
     def __init__(
         self,
@@ -42,9 +46,12 @@ class WriteRuns:
         unacked: dict[bytes, WriteRequest],
         block_ids: Iterator[bytes],
         *,
-        stored: Stored,
         barriers: Callable[[], None],
         alone: Callable[[Volume, ClientRequest], None],
+        acked: Callable[[int, Volume, int, bytes, int], None],
+        stored: Callable[[WriteRequest, int], None],
+        completes: Callable[[WriteRequest], None],
+        forgets: Callable[[WriteRequest], None],
     ) -> None:
         self._ctx = ctx
         self._log = log
@@ -53,7 +60,11 @@ class WriteRuns:
         self._stored = stored
         self._barriers = barriers
         self._alone = alone
+        self._acked = acked
+        self._completes = completes
+        self._forgets = forgets
         self._times = times
+        self._told = self._all_local_done  # one object: answers that go there are told together
 
     def on_writes(self, volume: Volume, requests: list[ClientRequest]) -> None:
         """A client writes: many requests in this order, the ordinary ones together."""
@@ -131,7 +142,80 @@ class WriteRuns:
         volume.sent_sectors += sectors
         volume.written_sectors += sectors
         ctx.peer.send_pieces(link, pieces)
-        ctx.io.writes(volume, stores, self._stored)
+        ctx.io.writes(volume, stores, self._told)
         if epoch.count >= epoch_max:
             log.close()
         return begun
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def on_acks(self, volume: Volume, acks: list[AckPacket]) -> None:
+        """P_WRITE_ACK in a row, each as ``WriteOrigin.on_block_ack``. Raises PeerError."""
+        unacked, now_ns = self._unacked, self._ctx.timers.now_ns
+        ready: list[WriteRequest] = []
+        for _, _, cmd, _, _, sector, block_id, size, seq in acks:
+            volume.saw_seq(seq)
+            write = unacked.get(block_id)
+            if (
+                write is None
+                or cmd != _P_WRITE_ACK
+                or write.volume is not volume
+                or write.sector != sector
+                or write.size != size
+            ):
+                self._acked(cmd, volume, sector, block_id, size)
+                continue
+            del unacked[block_id]
+            volume.peer_pending -= 1
+            write.rs_ack = False
+            write.net = DONE
+            self._times.peer_ns.append(now_ns - write.sent_ns)
+            if write.local != PENDING and not write.completed:
+                ready.append(write)
+        if ready:
+            self._complete_all(ready)
+
+    def _all_local_done(self, writes: list[WriteRequest], errno: int) -> None:
+        """Writes of a run, each as ``WriteOrigin._local_done``."""
+        if errno:
+            for write in writes:
+                self._stored(write, errno)
+            return
+        now_ns = self._ctx.timers.now_ns
+        self._times.disk_ns += [now_ns - write.submitted_ns for write in writes]
+        ready: list[WriteRequest] = []
+        for write in writes:
+            write.local = DONE
+            if write.net != PENDING or write.enough:
+                ready.append(write)
+        if ready:
+            self._complete_all(ready)
+
+    def _complete_all(self, writes: list[WriteRequest]) -> None:
+        """Each as ``WriteOrigin._maybe_complete``; those well on both disks answered together."""
+        log, now_ns = self._log, self._ctx.timers.now_ns
+        answered: list[int] = []
+        for write in writes:
+            volume = write.volume
+            if (
+                write.local != DONE
+                or write.net != DONE
+                or write.completed
+                or volume.replies_held
+                or volume.state.disk is not DiskState.UP_TO_DATE
+                or (lock := write.lock) is None
+            ):
+                self._completes(write)
+                continue
+            write.completed = True
+            self._times.write_ns.append(now_ns - write.arrived_ns)
+            volume.app_pending -= 1
+            answered.append(write.number)
+            if write.epoch is None:
+                self._forgets(write)
+            elif write.epoch is log.current:
+                log.close()
+            write.lock = None
+            volume.ranges.release(lock)
+        if answered:
+            self._ctx.ports.clients.replies(answered)

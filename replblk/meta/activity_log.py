@@ -113,6 +113,18 @@ class ActivityLog:
             del self._references[extent]
             self._idle[extent] = None
 
+    def put_all(self, extents: Iterable[int]) -> None:
+        """``put`` for each."""
+        references, idle = self._references, self._idle
+        for extent in extents:
+            left = references[extent] - 1
+            assert left >= 0
+            if left:
+                references[extent] = left
+            else:
+                del references[extent]
+                idle[extent] = None
+
     def prepare(self, extents: Iterable[int]) -> Change | None:
         """Gather cold extents into one transaction; None if all are hot or none fits now.
 

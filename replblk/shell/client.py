@@ -92,6 +92,19 @@ class Clients:
         elif len(queued) == 1:
             self._wake()
 
+    def writes(self, volume: int, writes: list[tuple[int, Buffer, bool, RequestDone]]) -> None:
+        """``request`` for many writes: offset, data, fua, done."""
+        queued = self._queued
+        first = not queued
+        queued += [
+            (done, volume, "write", offset, len(data), data, fua, False)
+            for offset, data, fua, done in writes
+        ]
+        if self._wake is None:
+            self.begin_step()
+        elif first:
+            self._wake()
+
     def begin_step(self) -> None:
         """Give the node what has gathered, writes that continue each other as one."""
         queued = self._queued
@@ -144,6 +157,11 @@ class Clients:
     def reply(self, request: int, errno: int, data: Buffer | None) -> None:
         """The node answers a request."""
         self._replies.append((self._requests.pop(request), errno, data))
+
+    def replies(self, requests: list[int]) -> None:
+        """The node answers many with success and no data."""
+        pop = self._requests.pop
+        self._replies += [(pop(request), 0, None) for request in requests]
 
     def answer(self, command: int, answer: Answer) -> None:
         """The node answers a command."""

@@ -24,6 +24,7 @@ from nbd.export import (
     Geometry,
     PiecesDone,
     Refused,
+    Writes,
 )
 from nbd.protocol import BASE_ALLOCATION, AllocationFlag
 from replblk.engine.ports import CLIENT_DATA_BYTES_MAX, CLIENT_ZERO_BYTES_MAX
@@ -278,6 +279,17 @@ class VolumeExport:
 
         starts = range(0, len(data), CLIENT_DATA_BYTES_MAX)
         _Split((part(start) for start in starts), done)
+
+    def writes(self, writes: Writes) -> None:
+        """Write many."""
+        for _offset, data, _fua, _done in writes:
+            if not 0 < len(data) <= CLIENT_DATA_BYTES_MAX:
+                break
+        else:
+            self._clients.writes(self._volume, writes)
+            return
+        for offset, data, fua, done in writes:
+            self.write(offset, data, fua, done)
 
     def zero(self, offset: int, length: int, fua: bool, may_unmap: bool, done: Done) -> None:
         """Make the range read as zeroes."""

@@ -375,6 +375,11 @@ class _SimClients:
     def __init__(self, life: Life) -> None:
         self._life = life
 
+    def replies(self, requests: list[int]) -> None:
+        """Writes that went well."""
+        for request in requests:
+            self.reply(request, 0, None)
+
     def reply(self, request: int, errno: int, data: Buffer | None) -> None:
         """A request is done."""
         if not self._life.dead:

@@ -61,7 +61,7 @@ WRITES = (
             "not good_here",
         ),
         Edit(ORIGIN, "_local_done", "if write.net != PENDING or write.enough:", "if True:"),
-        Edit(ORIGIN, "_all_local_done", "if write.net != PENDING or write.enough:", "if True:"),
+        Edit(RUNS, "_all_local_done", "if write.net != PENDING or write.enough:", "if True:"),
         seed=11,
     ),
     mutant(
@@ -80,7 +80,7 @@ WRITES = (
             "if not write.completed:",
         ),
         Edit(
-            ORIGIN,
+            RUNS,
             "on_acks",
             "if write.local != PENDING and not write.completed:",
             "if not write.completed:",

@@ -390,6 +390,11 @@ class Replay:
         self._random = self._random * 6364136223846793005 + 1442695040888963407
         return self._random >> 8 & (1 << count) - 1
 
+    def replies(self, requests: list[int]) -> None:
+        """Writes that went well."""
+        for request in requests:
+            self.reply(request, 0, None)
+
     def reply(self, request: int, errno: int, data: Buffer | None) -> None:
         if errno:
             self.errors.append(f"request {request}: errno {errno}")

@@ -24,7 +24,7 @@ from replblk.shell.disk_ring import (
     RingDisk,
 )
 from replblk.shell.disks import FileDisks
-from replblk.shell.uring import RWF_DSYNC
+from replblk.shell.uring import RWF_DSYNC, Write
 from tests.support.recorder import Recorder
 
 SIZE = 4 << 20
@@ -57,6 +57,10 @@ class ScriptedRing:
         self, number: int, fd: int, offset: int, address: int, length: int, flags: int = 0
     ) -> None:
         self._take(number, "write", offset, length, flags)
+
+    def writes(self, fd: int, writes: list[Write], flags: int) -> None:
+        for number, offset, address, length in writes:
+            self.write(number, fd, offset, address, length, flags)
 
     def fdatasync(self, number: int, fd: int) -> None:
         self._take(number, "flush", 0, 0, 0)
