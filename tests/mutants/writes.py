@@ -56,7 +56,7 @@ WRITES = (
         "a write is acknowledged as soon as the local disk has it",
         Edit(
             ORIGIN,
-            "_maybe_complete",
+            "_conclude",
             "not (write.enough and good_here)",
             "not good_here",
         ),
@@ -102,7 +102,7 @@ WRITES = (
     mutant(
         "any-part-acked-is-success",
         "a write that failed on both disks is acknowledged",
-        Edit(ORIGIN, "_maybe_complete", "0 if good_here or good_there else errnos.EIO", "0"),
+        Edit(ORIGIN, "_conclude", "0 if good_here or good_there else errnos.EIO", "0"),
         seed=83,
     ),
     mutant(
@@ -110,7 +110,7 @@ WRITES = (
         "a copy on a disk that is being resynced counts as good",
         Edit(
             ORIGIN,
-            "_maybe_complete",
+            "_conclude",
             "write.local == DONE and state.disk is DiskState.UP_TO_DATE",
             "write.local == DONE",
         ),
@@ -163,7 +163,7 @@ WRITES = (
         "activity-log references are given back at the write's end, before the barrier ack",
         Edit(
             ORIGIN,
-            "_maybe_complete",
+            "_conclude",
             "if write.epoch is None:",
             "if True:",
         ),
