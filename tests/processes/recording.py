@@ -49,6 +49,10 @@ def record(log: str) -> None:
                 note("ask", time.monotonic_ns(), op, "write", offset, len(kept), durable, kept)
                 write(op, offset, data, durable=durable)
 
+            def recorded_writes(operations: list[tuple[int, int, Any, bool]]) -> None:
+                for op, offset, data, durable in operations:
+                    recorded_write(op, offset, data, durable=durable)
+
             def recorded_zero(
                 op: int, offset: int, length: int, *, unmap: bool, durable: bool
             ) -> None:
@@ -60,7 +64,8 @@ def record(log: str) -> None:
                 flush(op)
 
             opened: Any = disk
-            opened.write, opened.zero, opened.flush = recorded_write, recorded_zero, recorded_flush
+            opened.write, opened.writes = recorded_write, recorded_writes
+            opened.zero, opened.flush = recorded_zero, recorded_flush
             return disk
 
     daemon.FileDisks = RecordingDisks  # type: ignore[misc]
