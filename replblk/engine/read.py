@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
+from replblk.engine.peer_reads import read_for_peer
 from replblk.engine.write_way import way_of
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
@@ -220,36 +221,16 @@ class ReadPath:
         if volume.state.disk is not DiskState.UP_TO_DATE:
             self._refuse(volume, request)
             return
-        session = self._ctx.peer.data
-        volume.began_peer_read()
 
-        def go(claim: RangeLock) -> None:
-            if volume.state.disk is not DiskState.UP_TO_DATE:
-                self._ctx.defer(lambda: done(claim, -1, None))  # it went while we waited
-                return
-            volume.read_sectors += size >> 9
-            self._ctx.io.read(
-                volume, sector_offset(sector), size, lambda errno, data: done(claim, errno, data)
-            )
-
-        def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
-            volume.ended_peer_read()
-            volume.ranges.release(claim)
-            if errno > 0:
-                self._disk_failure.failed(
-                    volume, f"local READ IO error sector {sector}+{size >> 9} (errno {errno})"
-                )
-            if session != self._ctx.peer.data:
-                return  # that connection is gone, and the question with it
-            if errno:
+        def read(data: Buffer | None) -> None:
+            if data is None:
                 self._refuse(volume, request)
-            else:
-                assert data is not None
-                head = data_header(sector, block_id, 0, 0)
-                self._ctx.peer.send_data(Cmd.P_DATA_REPLY, volume.number, head, data)
-                volume.sent_sectors += size >> 9
+                return
+            head = data_header(sector, block_id, 0, 0)
+            self._ctx.peer.send_data(Cmd.P_DATA_REPLY, volume.number, head, data)
+            volume.sent_sectors += size >> 9
 
-        volume.ranges.lock(sector, size, go, exclusive=False)
+        read_for_peer(self._ctx, self._disk_failure, volume, request, read)
 
     def _refuse(self, volume: Volume, request: BlockRequest) -> None:
         ack = block_ack(request.sector, request.block_id, request.blksize, volume.next_seq())

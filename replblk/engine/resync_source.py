@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from replblk.engine.disk_io import sector_offset
+from replblk.engine.peer_reads import read_for_peer
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.units import REQUEST_BYTES_MAX, bits_touched
@@ -23,7 +23,6 @@ from replblk.wire.hot import block_ack, data_header
 from replblk.wire.packets import ID_SYNCER, BlockDesc, BlockRequest, Cmd
 
 if TYPE_CHECKING:
-    from replblk.engine.admission import RangeLock
     from replblk.engine.context import Context
     from replblk.engine.disk_failure import DiskFailure
     from replblk.engine.ports import Buffer
@@ -75,35 +74,14 @@ class ResyncSource:
             return
         if len(self._answered) > ANSWERED_MAX:
             raise PeerError("the peer acknowledges no resync data")
-        session = self._ctx.peer.data
-        volume.began_peer_read()
 
-        def go(claim: RangeLock) -> None:
-            if session != self._ctx.peer.data or volume.state.disk is not DiskState.UP_TO_DATE:
-                # Granted late: the connection or the disk went away while it waited.
-                self._ctx.defer(lambda: done(claim, -1, None))
-                return
-            volume.read_sectors += size >> 9
-            self._ctx.io.read(
-                volume, sector_offset(sector), size, lambda errno, data: done(claim, errno, data)
-            )
+        def read(data: Buffer | None) -> None:
+            if data is None:
+                self._refuse(volume, request)
+            else:
+                self._send(volume, request, data, thin)
 
-        def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
-            volume.ended_peer_read()
-            if errno > 0:
-                volume.mark_out_of_sync(sector, size)
-                self._disk_failure.failed(
-                    volume, f"local READ IO error sector {sector}+{size >> 9} (errno {errno})"
-                )
-            if session == self._ctx.peer.data:
-                if errno:
-                    self._refuse(volume, request)
-                else:
-                    assert data is not None
-                    self._send(volume, request, data, thin)
-            volume.ranges.release(claim)
-
-        volume.ranges.lock(sector, size, go, exclusive=False)
+        read_for_peer(self._ctx, self._disk_failure, volume, request, read, marks=True)
 
     def _csum_bytes(self) -> int:
         alg = self._ctx.net.csums_alg

@@ -14,11 +14,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
+from replblk.engine.peer_reads import read_for_peer
 from replblk.engine.resync_progress import ResyncProgress
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.units import BIT_BYTES, BIT_SECTORS, bits_of_capacity
-from replblk.model.vocabulary import ConnState, DiskState
+from replblk.model.vocabulary import ConnState
 from replblk.wire import auth
 from replblk.wire.hot import block_ack, block_request
 from replblk.wire.packets import ID_IN_SYNC, ID_OUT_OF_SYNC, ID_SYNCER, BlockRequest, Cmd
@@ -188,34 +189,15 @@ class Verify:
             self._running[volume.number] = run
             volume.resync = ResyncProgress(run.left, self._ctx.now_ns())
             self._ctx.tell(Level.INFO, f"Online Verify start sector: {sector}", volume.number)
-        session = self._ctx.peer.data
-        volume.began_peer_read()
 
-        def go(claim: RangeLock) -> None:
-            if volume.state.disk is not DiskState.UP_TO_DATE:
-                self._ctx.defer(lambda: done(claim, -1, None))
-                return
-            volume.read_sectors += size >> 9
-            self._ctx.io.read(
-                volume, sector_offset(sector), size, lambda errno, data: done(claim, errno, data)
-            )
-
-        def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
-            volume.ended_peer_read()
-            volume.ranges.release(claim)
-            if errno > 0:
-                self._disk_failure.failed(
-                    volume, f"local READ IO error sector {sector}+{size >> 9} (errno {errno})"
-                )
-            if session != self._ctx.peer.data:
-                return
+        def read(data: Buffer | None) -> None:
             if data is None:
                 self._refuse(volume, request)
-            else:
-                reply = BlockRequest(sector, ID_SYNCER, size, auth.digest(alg, data))
-                self._ctx.peer.send(Cmd.P_OV_REPLY, reply, volume.number)
+                return
+            reply = BlockRequest(sector, ID_SYNCER, size, auth.digest(alg, data))
+            self._ctx.peer.send(Cmd.P_OV_REPLY, reply, volume.number)
 
-        volume.ranges.lock(sector, size, go, exclusive=False)
+        read_for_peer(self._ctx, self._disk_failure, volume, request, read)
 
     def _refuse(self, volume: Volume, request: BlockRequest) -> None:
         ack = block_ack(request.sector, request.block_id, request.blksize, volume.next_seq())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replblk.engine import resync_bitmap, resync_source, resync_target, role_change
+from replblk.engine import peer_reads, resync_bitmap, resync_source, resync_target, role_change
 from replblk.model import generation
 from replblk.rules import generations, permits, sanitizing, uuid_compare
 from tests.mutants.planting import Edit
@@ -138,12 +138,12 @@ RESYNCS = (
         "source-reads-unlocked",
         "the source reads a block while it is being written",
         Edit(
-            SOURCE,
-            "on_request",
+            peer_reads,
+            "read_for_peer",
             "volume.ranges.lock(sector, size, go, exclusive=False)",
             "volume.ranges.lock(1 << 40, size, go, exclusive=False)",
         ),
-        seed=20,
+        seed=30,
     ),
     mutant(
         "source-forgets-acks-of-writes",
