@@ -179,6 +179,13 @@ class PeerFencing:
             self._begin(volume, planned)
 
     def peer_is_back(self, volume: Volume) -> None:
-        """Connected again before anything was decided: nothing happened that the peer missed."""
+        """Connected again before anything was decided: nothing happened that the peer missed.
+
+        Unless it came back without good data: then it misses what is frozen, and the generation
+        that tells so begins before that is answered.
+        """
+        state = volume.state
+        if state.conn is ConnState.CONNECTED and state.pdsk is not DiskState.UP_TO_DATE:
+            self.peer_restarted(volume)
         volume.generation_planned = None
         self._writes.thaw(volume, resend=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from replblk.model.vocabulary import ConnState, DiskState, OnIoError, OnNoData
+from replblk.model.vocabulary import ConnState, DiskState, Fencing, OnIoError, OnNoData
+from replblk.sim.handlers import HandlerEnds
 from tests.support.lab import BLOCK, Lab
 
 NEW = b"new data" * 512
@@ -68,6 +69,33 @@ def test_a_peer_lost_and_found_while_suspended_leaves_no_trace() -> None:
     lab.in_sync()
     assert lab.uuids("alpha") == before
     assert not lab.told("alpha", "Began resync")
+    assert lab.differing_blocks() == []
+
+
+@pytest.mark.parametrize("frozen_by", ["suspend-io", "fencing"])
+def test_a_peer_that_comes_back_without_its_disk_misses_what_is_frozen(frozen_by: str) -> None:
+    """It is answered under a generation that tells so: that disk may come back as good as ours."""
+    policy = Fencing.RESOURCE_AND_STONITH if frozen_by == "fencing" else Fencing.DONT_CARE
+    lab = Lab(resource={"handlers": {"fence-peer": "/fence"}}, disk={"fencing": policy})
+    lab.alpha.handlers["fence-peer"] = HandlerEnds(never=True)
+    lab.up()
+    lab.primary("alpha")
+    lab.run_for(0.1)
+    before = lab.uuids("alpha")
+    lab.network.block(lab.beta, lab.alpha)
+    under_way = lab.submit("alpha", "write", BLOCK, data=NEW)
+    lab.run_for(0.05)
+    if frozen_by == "suspend-io":
+        lab.command("alpha", "suspend-io")
+    lab.partition()
+    assert lab.state("alpha").suspended
+    assert lab.command("beta", "detach").exit_code == 0
+    lab.heal()
+    assert lab.done(under_way).errno == 0
+    assert lab.durable_uuids("alpha").bitmap | 1 == before.current | 1
+    lab.command("alpha", "resume-io")
+    assert lab.command("beta", "attach").exit_code == 0
+    lab.in_sync()
     assert lab.differing_blocks() == []
 
 
