@@ -112,24 +112,45 @@ class MetaStore:
                 self._ctx.defer(lambda told=told: told(True))  # type: ignore[misc]
             return
         self._writing = True
-        if self._takes_back_a_warning(wanted):
-            self.settle_data(self._data_settled)
-        else:
-            self._put_superblock()
+        self._settle_for(wanted, frozenset())
 
-    def _takes_back_a_warning(self, wanted: Superblock) -> bool:
-        """Whether a crash after this write would no longer look for blocks out of sync.
+    def _settle_for(self, wanted: Superblock, settled: frozenset[str]) -> None:
+        """Write it once data and bitmap are durable for each warning that it takes back."""
+        back = self._warnings_taken_back(wanted)
+        if back <= settled:
+            self._put_superblock()
+            return
+
+        def bitmap_written(ok: bool) -> None:
+            if ok:  # it may have changed meanwhile: a demotion, while a resync ends
+                self._settle_for(self.superblock(), back)
+                return
+            self._writing = False
+            self._refuse_waiting()
+            self._maybe_hold()
+
+        def data_settled(ok: bool) -> None:
+            if ok:
+                self.write_bitmap(bitmap_written)
+            else:
+                bitmap_written(False)
+
+        self.settle_data(data_settled)
+
+    def _warnings_taken_back(self, wanted: Superblock) -> frozenset[str]:
+        """Why a crash after this write would no longer look for blocks out of sync, if so.
 
         It would not apply the activity log any more, or not resync the peer or ourselves: then the
         bitmap on disk has to be as it is in memory.
         """
         base = self._base
-        warnings = MdFlag.PRIMARY_IND | MdFlag.CRASHED_PRIMARY
-        return bool(
-            MdFlag(base.flags) & ~wanted.flags & warnings
-            or wanted.flags & ~base.flags & MdFlag.CONSISTENT
-            or (base.uuids.bitmap and not wanted.uuids.bitmap)
-        )
+        reasons = {
+            "not Primary": MdFlag(base.flags) & ~wanted.flags & MdFlag.PRIMARY_IND,
+            "not crashed": MdFlag(base.flags) & ~wanted.flags & MdFlag.CRASHED_PRIMARY,
+            "consistent": wanted.flags & ~base.flags & MdFlag.CONSISTENT,
+            "nothing for the peer": base.uuids.bitmap and not wanted.uuids.bitmap,
+        }
+        return frozenset(reason for reason, given in reasons.items() if given)
 
     def settle_data(self, told: Told) -> None:
         """Before metadata stop to warn of blocks: what was written to them has to be durable.
@@ -148,20 +169,6 @@ class MetaStore:
             told(not self.dead)
 
         self._ctx.io.flush(self._volume, flushed)
-
-    def _data_settled(self, ok: bool) -> None:
-        if ok:
-            self.write_bitmap(self._bitmap_written)
-        else:
-            self._bitmap_written(False)
-
-    def _bitmap_written(self, ok: bool) -> None:
-        if ok:
-            self._put_superblock()
-        else:
-            self._writing = False
-            self._refuse_waiting()
-            self._maybe_hold()
 
     def _put_superblock(self) -> None:
         wanted = self.superblock()

@@ -16,10 +16,11 @@ from replblk.meta.layout import Layout
 from replblk.meta.superblock import MdFlag, Superblock
 from replblk.model.config import VolumeConfig
 from replblk.model.units import bits_of_capacity
-from replblk.model.vocabulary import DiskState
+from replblk.model.vocabulary import DiskState, Role
 
 SIZE = 700 << 20
 LAYOUT = Layout.internal(SIZE)
+FLUSH = -1
 Answered = list[tuple[str, bool]]
 
 
@@ -50,6 +51,12 @@ class Bench:
     def write(self, volume: Volume, offset: int, data: bytes, then: Any) -> None:
         self.flying.append((offset, bytes(data), then))
 
+    persist = False
+    """Data are durable only after a flush, as with durability "kernel"."""
+
+    def flush(self, volume: Volume, then: Any) -> None:
+        self.flying.append((FLUSH, b"", then))
+
     def defer(self, action: Callable[[], None]) -> None:
         self.deferred.append(action)
 
@@ -71,7 +78,9 @@ class Bench:
 
     def zone(self) -> list[str]:
         return [
-            "superblock"
+            "flush"
+            if offset == FLUSH
+            else "superblock"
             if offset == LAYOUT.md_offset_bytes
             else "al"
             if offset >= LAYOUT.al_offset_bytes
@@ -263,3 +272,25 @@ def test_stopping_tells_whoever_waits_that_it_will_not_be() -> None:
     bench.store.stop()
     bench.end()
     assert sorted(bench.answers) == [("first", False), ("second", False)]
+
+
+def test_a_warning_taken_back_while_data_are_flushed_waits_for_a_flush_of_its_own() -> None:
+    """A resync ends, its flush begins, a write is done, and the node is demoted before it ends."""
+    bench = Bench()
+    volume = bench.volume
+    volume.state = volume.state.but(role=Role.PRIMARY)
+    volume.uuids = volume.uuids.new_current(0x10, primary=True)
+    bench.store.sync()
+    bench.end()
+    volume.uuids = replace(volume.uuids, bitmap=0)
+    bench.store.sync(bench.told("resynced"))
+    assert bench.zone() == ["flush"]
+    volume.state = volume.state.but(role=Role.SECONDARY)
+    bench.store.sync(bench.told("demoted"))
+    bench.end()
+    assert bench.zone() == ["flush"], "the first one began before the demotion"
+    bench.end()
+    assert bench.zone() == ["superblock"]
+    bench.end()
+    assert bench.answers == [("resynced", True), ("demoted", True)]
+    assert not bench.store.marked_primary
