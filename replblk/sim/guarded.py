@@ -85,10 +85,10 @@ class Guarded:
             if state.pdsk > DiskState.OUTDATED and not self._stonith:
                 self._alone.add(machine.name)  # nothing is lost, but neither node knows that
             return
+        if state.pdsk <= DiskState.OUTDATED:
+            return  # fenced; if I/O is still frozen, it goes on in this very step
         if state.susp_fen:
             raise SimulationError(f"I7: {machine} answers a write while its I/O is frozen: {state}")
-        if state.pdsk <= DiskState.OUTDATED:
-            return
         if self._stonith:
             raise SimulationError(f"I7: {machine} goes on, but nobody fenced its peer: {state}")
         self._alone.add(machine.name)

@@ -93,7 +93,7 @@ class MetadataAudit:
         if theirs.store.undecided():
             there.append(theirs.store.durable_pages())
         pages = self._may_differ(drive.store, open_, there, end)
-        pages |= _touched(theirs_open) | theirs.store.undecided_pages(end)
+        pages |= _changing(theirs.store, theirs_open) | theirs.store.undecided_pages(end)
         pages -= drive.store.doomed_pages() | theirs.store.doomed_pages()
         if pages:
             both = f"a power cut of both ({when} on {drive.machine})"
@@ -101,7 +101,7 @@ class MetadataAudit:
 
     def _may_differ(self, store: Store, open_: Writes, theirs: list[Pages], end: int) -> set[int]:
         """Blocks of a node that loses power which may differ from one of these contents."""
-        pages = _touched(open_) | store.undecided_pages(end)
+        pages = _changing(store, open_) | store.undecided_pages(end)
         own = [store.pages, store.durable_pages()] if store.undecided() else [store.pages]
         for first in own:
             for second in theirs:
@@ -124,12 +124,19 @@ def _in_flight(drive: Drive, end: int) -> Writes:
     return [write for write in drive.holder.in_flight_writes() if write[0] < end]
 
 
-def _touched(writes: Writes) -> set[int]:
-    return {
-        page
-        for offset, _, length in writes
-        for page in range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1)
-    }
+def _changing(store: Store, writes: Writes) -> set[int]:
+    """Pages that writes in flight may leave different: not those that hold just that, durably."""
+    pages: set[int] = set()
+    for offset, data, length in writes:
+        whole = bytes(length) if data is None else data
+        for page in range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1):
+            start = max(offset, page * PAGE_BYTES)
+            end = min(offset + length, (page + 1) * PAGE_BYTES)
+            part = whole[start - offset : end - offset]
+            there = store.read(start, end - start), store.read_durable(start, end - start)
+            if there != (part, part):
+                pages.add(page)
+    return pages
 
 
 def live_marks(machine: Machine, volume: int) -> Marks | None:

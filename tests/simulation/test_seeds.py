@@ -56,6 +56,10 @@ WIDER_ONCE_FAILED = (
     ("resize", 4467),  # a superblock that may be left of a failed write was relied on
     ("resize", 88),  # a Secondary that had asked for less, and was cut, never connected again
     ("resize", 1145),  # decided before another change of the size, carried out after it
+    ("policies", 3000028),  # frozen writes were answered when the peer came back without its disk
+    ("kernel", 3001018),  # demoted while the flush for the end of a resync ran: none of its own
+    ("fenced", 3001053),  # not the pair's fault: a write of what was there already changes nothing
+    ("fenced", 3001030),  # not the pair's fault: fenced, and I/O goes on in this very step
     ("fenced", 1000117),  # resource-only: answered alone, though the peer had it: a split brain
     ("lies", 1200024),  # not the pair's fault: a verify was cut off, what it had found was repaired
     ("fenced", 1200475),  # a write that never went to the peer was answered while I/O was frozen
