@@ -58,6 +58,7 @@ class NewCurrentUuid:
         uuids = volume.uuids.bitmap_cleared()
         fresh = self._ctx.random_u64()
         volume.uuids = uuids.new_current(fresh, primary=volume.primary)
+        volume.generation_planned = None  # while I/O is suspended: it has begun now
         self._make_durable(volume, clear, lambda ok: then(Answer() if ok else FAILED))
 
     def _both_fresh(self, volume: Volume) -> bool:

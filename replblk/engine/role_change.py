@@ -97,6 +97,7 @@ class RoleChange:
             before, rotation, fresh, primary=True, target=volume.peer_current
         ).with_role(primary=True)
         volume.exposed_uuid = volume.uuids.current
+        volume.generation_planned = None  # of an earlier time as Primary: it has begun now
         renewed = (before.current | 1) != (volume.uuids.current | 1)
         if renewed:
             self._ctx.tell(Level.INFO, f"new current UUID {volume.uuids}", volume.number)

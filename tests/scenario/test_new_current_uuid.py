@@ -97,3 +97,26 @@ def test_without_a_disk_there_is_nothing_to_begin() -> None:
     lab.up()
     assert lab.command("alpha", "detach").exit_code == 0
     assert lab.command("alpha", "new-current-uuid", clear_bitmap=True).code == 138
+
+
+@pytest.mark.parametrize("begun_by", ["hand", "promotion"])
+def test_what_was_planned_while_io_is_suspended_does_not_begin_twice(begun_by: str) -> None:
+    """A second one would push the generation that the peer has out of the bitmap UUID."""
+    lab = Lab()
+    lab.up()
+    lab.primary("alpha")
+    lab.run_for(0.1)
+    before = lab.uuids("alpha").current
+    assert lab.command("alpha", "suspend-io").exit_code == 0
+    lab.disconnect("alpha")
+    if begun_by == "hand":
+        assert lab.command("alpha", "new-current-uuid").exit_code == 0
+    else:
+        lab.secondary("alpha")
+        lab.primary("alpha")
+    assert lab.command("alpha", "resume-io").exit_code == 0
+    lab.write("alpha", 0, b"x" * BLOCK)
+    assert lab.uuids("alpha").bitmap | 1 == before | 1
+    lab.connect("alpha")
+    lab.in_sync()
+    assert lab.differing_blocks() == []
