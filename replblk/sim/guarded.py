@@ -64,6 +64,7 @@ class Guarded:
             if run.network.is_blocked(source, destination):
                 run.network.unblock(source, destination)
         self._await(lambda: not self._unanswered(), "I12: a command has no answer")
+        self._connect()  # or I/O may stay frozen for good, if the agent finds nothing out
         if self._gap:
             self._world.mark("resource-only: a gap before the peer was fenced")
             return
@@ -124,8 +125,11 @@ class Guarded:
                 for client in run.clients:
                     if client.machine is None:
                         client.start(machine)
+        self._connect()
+
+    def _connect(self) -> None:
         for machine in self._machines:
-            if run.operator.free(machine) and machine.connection is ConnState.STANDALONE:
+            if self._run.operator.free(machine) and machine.connection is ConnState.STANDALONE:
                 self._command(machine, "connect", discard_my_data=False)
 
     def _one_act(self) -> None:
