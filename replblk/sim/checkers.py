@@ -86,7 +86,8 @@ class Checkers:
         new, other = change.new, self._network.other(machine)
         if change.old.conn is not new.conn:
             self._audit_due = True
-        if new.role is Role.PRIMARY and self.one_primary and other.serving_role is Role.PRIMARY:
+        both = new.role is other.serving_role is Role.PRIMARY
+        if both and self.one_primary and not self._without_data(other):
             raise SimulationError("two Primaries at once")
         if {new.role, new.peer} == {Role.PRIMARY} and new.conn >= ConnState.CONNECTED:
             raise SimulationError(f"two Primaries are connected: {machine} is {new}")
@@ -107,6 +108,14 @@ class Checkers:
             ConnState.SYNC_TARGET,
         ):
             self._world.mark(f"became {new.conn}")
+
+    @staticmethod
+    def _without_data(machine: Machine) -> bool:
+        """A Primary that lost its source in a resync, and can neither read nor write anything."""
+        return all(
+            state.disk is DiskState.INCONSISTENT and state.conn < ConnState.CONNECTED
+            for state in machine.states.values()
+        )
 
     def _on_step(self, machine: Machine) -> None:
         if self._audit_due:

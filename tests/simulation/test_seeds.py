@@ -62,6 +62,7 @@ WIDER_ONCE_FAILED = (
     ("fenced", 3001030),  # not the pair's fault: fenced, and I/O goes on in this very step
     ("policies", 3001036),  # a generation begun by hand, and the planned one on top of it
     ("fenced", 3002049),  # not the pair's fault: frozen I/O, and nobody connected the peer
+    ("fenced", 3003044),  # not the pair's fault: two Primaries, one of them without any data
     ("fenced", 1000117),  # resource-only: answered alone, though the peer had it: a split brain
     ("lies", 1200024),  # not the pair's fault: a verify was cut off, what it had found was repaired
     ("fenced", 1200475),  # a write that never went to the peer was answered while I/O was frozen
