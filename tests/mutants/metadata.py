@@ -34,10 +34,8 @@ METADATA = (
             "transaction.encode(), done)",
             "transaction.encode(), done, durable=False)",
         ),
-        not_caught=(
-            "30 seeds of mixed; needs a power cut of the Primary between log and flush of an "
-            "extent's first write"
-        ),
+        test="tests/scenario/test_write_durability.py::"
+        "test_a_cold_extent_is_in_the_log_durably_before_any_data_is_submitted_anywhere",
     ),
     mutant(
         "al-beside-the-data",
@@ -79,10 +77,8 @@ METADATA = (
             "sorted(transactions, key=lambda t: _after(t.number, end))",
             "[t for t in transactions if t.number == end]",
         ),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; tried before simulated logs evicted; not "
-            "tried since"
-        ),
+        test="tests/unit/meta/test_al_transaction.py::"
+        "test_what_older_blocks_told_holds_where_no_later_one_says_otherwise",
     ),
     mutant(
         "al-context-ignored",
@@ -93,10 +89,8 @@ METADATA = (
             "slots.update((slot, extent) for slot, extent in context if extent != FREE)",
             "pass",
         ),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; tried before simulated logs evicted; not "
-            "tried since"
-        ),
+        test="tests/unit/meta/test_al_transaction.py::"
+        "test_context_tells_what_overwritten_blocks_told",
     ),
     mutant(
         "al-slot-and-extent-swapped",
@@ -129,7 +123,8 @@ METADATA = (
             "    meta.write_bitmap(self._bitmap_durable)\n        return",
             "    meta.write_bitmap(); self._bitmap_durable(True)\n        return",
         ),
-        not_caught=("30 seeds of mixed, 50 seeds of harsh; needs a second crash within recovery"),
+        test="tests/scenario/test_killed_while_attaching.py::"
+        "test_at_every_moment_of_its_recovery_a_crashed_primary_knows_what_is_in_doubt",
     ),
     mutant(
         "crash-mark-lost",
@@ -140,7 +135,8 @@ METADATA = (
             "bool(flags & (MdFlag.CRASHED_PRIMARY | MdFlag.PRIMARY_IND))",
             "bool(flags & MdFlag.CRASHED_PRIMARY)",
         ),
-        seed=3,
+        test="tests/scenario/test_late_answers.py::"
+        "test_a_node_that_crashed_as_primary_says_so_to_a_peer_that_has_to_know",
     ),
     mutant(
         "full-sync-flag-ignored",
@@ -151,7 +147,8 @@ METADATA = (
             "if MdFlag.FULL_SYNC in flags or (",
             "if (",
         ),
-        not_caught=("30 seeds of mixed; needs a crash while a full sync sets all bits"),
+        test="tests/scenario/test_killed_while_attaching.py::"
+        "test_a_power_cut_while_everything_is_being_marked",
     ),
     mutant(
         "attach-without-flush",
@@ -162,8 +159,8 @@ METADATA = (
             "self._ctx.io.flush(volume, self._flushed)",
             "self._ctx.defer(lambda: self._flushed(0, None))",
         ),
-        seed=47,
-        profile="harsh",
+        test="tests/scenario/test_killed_while_attaching.py::"
+        "test_what_a_killed_process_left_in_the_cache_is_durable_before_it_is_believed",
     ),
     mutant(
         "wrong-disk-attached",
@@ -174,9 +171,8 @@ METADATA = (
             "return same_generation(current_uuid, exposed_uuid)",
             "return True",
         ),
-        not_caught=(
-            "30 seeds of mixed; tests/scenario/test_attach_detach.py tries it; not in the seeds"
-        ),
+        test="tests/scenario/test_attach_detach.py::"
+        "test_both_diskless_and_the_old_data_only_comes_back",
     ),
     mutant(
         "two-superblock-writes",
@@ -208,10 +204,18 @@ METADATA = (
         seed=1,
     ),
     mutant(
+        "second-warning-taken-back-too-early",
+        "what is taken back besides, while flush and bitmap run for another warning, has none",
+        Edit(STORE, "_settle_for", "if back <= settled:", "if back <= settled or settled:"),
+        test="tests/unit/engine/test_meta_store.py::"
+        "test_a_warning_taken_back_while_data_are_flushed_waits_for_a_flush_of_its_own",
+    ),
+    mutant(
         "warning-taken-back-too-early",
         "the superblock takes a warning back before the bitmap is on disk",
-        Edit(STORE, "_write_superblock", "if self._takes_back_a_warning(wanted):", "if False:"),
-        seed=12027,
+        Edit(STORE, "_settle_for", "if back <= settled:", "if True:"),
+        test="tests/unit/engine/test_meta_store.py::"
+        "test_a_warning_is_taken_back_when_the_bitmap_is_on_disk_and_not_before",
     ),
     mutant(
         "bitmap-not-written",
@@ -244,10 +248,8 @@ METADATA = (
             "if self._taken:",
             "if False:",
         ),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; needs a bit set while its page is being "
-            "written, then a crash"
-        ),
+        test="tests/unit/engine/test_meta_store.py::"
+        "test_a_page_is_never_in_flight_twice_and_what_changed_meanwhile_is_written_next",
     ),
     mutant(
         "failed-metadata-write-ignored",
@@ -265,8 +267,8 @@ METADATA = (
             "first = ",
             "return bits_touched(sector, size_bytes)\n    first = ",
         ),
-        seed=21,
-        profile="harsh",
+        test="tests/unit/model/test_units.py::"
+        "test_a_block_that_was_written_in_part_is_touched_and_not_covered",
     ),
     mutant(
         "flag-inverted",
@@ -277,10 +279,7 @@ METADATA = (
             "MdFlag.WAS_UP_TO_DATE: state.disk > DiskState.OUTDATED",
             "MdFlag.WAS_UP_TO_DATE: state.disk <= DiskState.OUTDATED",
         ),
-        not_caught=(
-            "30 seeds of mixed; perfect fencing promotes nobody on the strength of that flag; "
-            "tests/scenario/test_half_synced_target.py looks at it"
-        ),
+        test="tests/unit/meta/test_superblock.py::test_flags_follow_the_state",
     ),
     mutant(
         "consistent-while-target",
@@ -291,10 +290,7 @@ METADATA = (
             "MdFlag.CONSISTENT: state.disk > DiskState.INCONSISTENT",
             "MdFlag.CONSISTENT: True",
         ),
-        not_caught=(
-            "30 seeds of mixed; WAS_UP_TO_DATE and the sync UUID say the same: it is never "
-            "promoted, and becomes target again"
-        ),
+        test="tests/scenario/test_half_synced_target.py::test_killed_at_every_disk_operation",
     ),
     mutant(
         "rle-off-by-one",

@@ -58,10 +58,7 @@ RESYNCS = (
             "def done(errno: int, _: Buffer | None) -> None:\n            ended(claim, errno)",
             "def done(errno: int, _: Buffer | None) -> None:\n            ended(claim, 0)",
         ),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; needs a write error of a sync target that "
-            "stays attached"
-        ),
+        test="tests/scenario/test_disk_errors.py::test_the_target_can_not_write",
     ),
     mutant(
         "target-ends-early",
@@ -99,17 +96,15 @@ RESYNCS = (
             "peer = self._ctx.peer",
             "peer = self._ctx.peer; volume.mark_in_sync(request.sector, request.blksize)",
         ),
-        profile="harsh",
-        seed=9,
+        test="tests/scenario/test_writing_target.py::"
+        "test_what_was_sent_and_never_arrived_is_sent_again",
     ),
     mutant(
         "resync-overwrites-a-write",
         "a Primary that is sync target does not keep its writes off the blocks it asked for",
         Edit(TARGET, "_ask", "if volume.primary:", "if False:"),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; needs a Primary that is sync target and "
-            "writes to a block under way"
-        ),
+        test="tests/scenario/test_writing_target.py::"
+        "test_a_write_to_a_block_on_its_way_is_not_overwritten_by_it",
     ),
     mutant(
         "promoted-and-unguarded",
@@ -120,19 +115,15 @@ RESYNCS = (
             "self._guard_asked(volume, running)",
             "pass",
         ),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; seeds 1014 and 1505 of mixed did, before "
-            "later changes moved them"
-        ),
+        test="tests/scenario/test_writing_target.py::"
+        "test_a_write_to_a_block_on_its_way_is_not_overwritten_by_it",
     ),
     mutant(
         "aborted-answers-are-errors",
         "a late answer to a resync that was aborted ends the connection",
         Edit(TARGET, "_answered", "if not self._abandoned[owed]:", "if True:"),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; seed 4307 of mixed did, before later "
-            "changes moved it"
-        ),
+        test="tests/scenario/test_late_answers.py::"
+        "test_an_answer_to_a_resync_that_was_aborted_costs_nothing",
     ),
     mutant(
         "source-reads-unlocked",
@@ -143,16 +134,15 @@ RESYNCS = (
             "volume.ranges.lock(sector, size, go, exclusive=False)",
             "volume.ranges.lock(1 << 40, size, go, exclusive=False)",
         ),
-        seed=30,
+        test="tests/scenario/test_writing_target.py::"
+        "test_a_block_that_is_being_written_is_read_for_the_target_afterwards",
     ),
     mutant(
         "source-forgets-acks-of-writes",
         "the source counts resync data as acknowledged whatever the answer was",
         Edit(SOURCE, "on_ack", "if cmd is Cmd.P_RS_WRITE_ACK:", "if True:"),
-        not_caught=(
-            "30 seeds of mixed; a target whose write failed gives its disk up, so that the "
-            "whole is resynced"
-        ),
+        test="tests/scenario/test_late_answers.py::"
+        "test_a_block_that_the_target_could_not_write_stays_marked_at_the_source",
     ),
     mutant(
         "target-bitmap-ignored",
@@ -163,10 +153,8 @@ RESYNCS = (
             "volume.bitmap.merge(received)",
             "volume.state.conn is ConnState.WF_BITMAP_T and volume.bitmap.merge(received)",
         ),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; the target's bits alone matter after a "
-            "crash of a Primary that becomes target"
-        ),
+        test="tests/scenario/test_writing_target.py::"
+        "test_both_bitmaps_name_what_either_of_them_did",
     ),
     mutant(
         "source-bitmap-ignored",
@@ -205,7 +193,8 @@ RESYNCS = (
         "no-full-sync",
         "a full sync sends the bitmap as it is instead of setting all bits",
         Edit(EXCHANGE, "begin", "if all_bits:", "if False:"),
-        not_caught=("30 seeds of mixed; needs a full sync: create-md or invalidate"),
+        test="tests/scenario/test_late_answers.py::"
+        "test_a_full_sync_marks_everything_whatever_either_bitmap_says",
     ),
     mutant(
         "target-ready-at-once",
@@ -216,7 +205,8 @@ RESYNCS = (
             "    volume.meta.sync(durable)",
             "    volume.meta.sync(); durable(True)",
         ),
-        not_caught=("30 seeds of mixed; needs a power cut between the message and the superblock"),
+        test="tests/scenario/test_killed_while_attaching.py::"
+        "test_a_target_is_called_good_by_its_source_only_when_it_is_so_on_its_own_disk",
     ),
     mutant(
         "target-not-outdated",
@@ -228,10 +218,8 @@ RESYNCS = (
             "disk_min, disk_max, pdsk_min, pdsk_max = LIMITS[state.conn]\n"
             "    if state.conn is ConnState.WF_BITMAP_T: disk_max = _D.UP_TO_DATE",
         ),
-        not_caught=(
-            "30 seeds of mixed; the target becomes Inconsistent before the first block moves; "
-            "the time between is short"
-        ),
+        test="tests/unit/rules/test_sanitizing.py::"
+        "test_s5_before_s6_makes_the_future_target_outdated",
     ),
     mutant(
         "target-stays-up-to-date",
@@ -249,9 +237,8 @@ RESYNCS = (
         "aborted-target-upgraded",
         "a resync that is aborted leaves its target UpToDate (rule S3b is gone)",
         Edit(sanitizing, "_unfinished", "if LIMITS[old.conn] in _TO_TARGET", "if False"),
-        not_caught=(
-            "30 seeds of mixed; seeds 576 and 1016 of mixed did, before later changes moved them"
-        ),
+        test="tests/unit/rules/test_sanitizing.py::"
+        "test_a_target_whose_source_lost_its_disk_is_not_declared_up_to_date",
     ),
     mutant(
         "upgraded-by-a-diskless-peer",
@@ -262,15 +249,15 @@ RESYNCS = (
             "(new.disk == _D.OUTDATED and new.pdsk > _D.FAILED)",
             "new.disk == _D.OUTDATED",
         ),
-        not_caught=("30 seeds of mixed; seed 1034 of mixed did, before later changes moved it"),
+        test="tests/unit/rules/test_sanitizing.py::"
+        "test_s5_a_peer_without_a_disk_makes_no_outdated_disk_good",
     ),
     mutant(
         "no-branch",
         "a sync source that lost its target begins no generation (DRBD's rule)",
         Edit(generations, "rotated", "if rotation == Rotation.BRANCH:", "if False:"),
-        not_caught=(
-            "30 seeds of mixed; seeds 10936 and 12517 of mixed did, before later changes moved them"
-        ),
+        test="tests/scenario/test_cut_off_source.py::"
+        "test_when_the_target_may_be_done_what_follows_has_a_name_of_its_own",
     ),
     mutant(
         "history-pushed-out",
@@ -281,7 +268,8 @@ RESYNCS = (
             "older = keep and",
             "older = False and",
         ),
-        not_caught=("30 seeds of mixed; seed 30442 of mixed did, before later changes moved it"),
+        test="tests/unit/rules/test_generations.py::"
+        "test_the_targets_generation_is_never_pushed_out_of_the_history",
     ),
     mutant(
         "low-bit-compared",
@@ -303,10 +291,7 @@ RESYNCS = (
             "Outcome.SOURCE_BITMAP if own.crashed_primary else Outcome.TARGET_BITMAP",
             "Outcome.TARGET_BITMAP if own.crashed_primary else Outcome.SOURCE_BITMAP",
         ),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; with durability disk either direction "
-            "keeps what was acknowledged: only a read of a write in doubt could tell"
-        ),
+        test="tests/unit/rules/test_uuid_compare.py::test_rule_40_after_a_crash",
     ),
     mutant(
         "crash-forgotten",
@@ -317,7 +302,8 @@ RESYNCS = (
             "if not own.crashed_primary and not peer.crashed_primary:",
             "if True:",
         ),
-        seed=3,
+        test="tests/scenario/test_crashed_primary.py::"
+        "test_the_primary_returns_while_the_other_stays_secondary",
     ),
     mutant(
         "lost-end-forgotten",
@@ -328,10 +314,7 @@ RESYNCS = (
             "return _lost_end(s, p, apv) or _after_crash(",
             "return _after_crash(",
         ),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; needs the loss of the very last message of "
-            "a resync"
-        ),
+        test="tests/unit/rules/test_uuid_compare.py::test_rule",
     ),
     mutant(
         "lost-start-forgotten",
@@ -342,9 +325,7 @@ RESYNCS = (
             "if not same_generation(",
             "if True or not same_generation(",
         ),
-        not_caught=(
-            "30 seeds of mixed, 50 seeds of harsh; needs the loss of P_SYNC_UUID and nothing else"
-        ),
+        test="tests/unit/rules/test_uuid_compare.py::test_rule",
     ),
     mutant(
         "split-brain-merged",
@@ -401,8 +382,8 @@ RESYNCS = (
             "if self._writes.idle(volume):",
             "if not volume.app_pending:",
         ),
-        profile="kernel",
-        not_caught="12 seeds of kernel: both nodes have to lose power right after a switchover",
+        test="tests/scenario/test_barriers.py::"
+        "test_a_demotion_waits_until_the_peer_has_everything_for_good",
     ),
     mutant(
         "inconsistent-promoted",
@@ -424,6 +405,6 @@ RESYNCS = (
             "if rule.bars(state, facts):",
             "if rule.code != Code.TWO_PRIMARIES and rule.bars(state, facts):",
         ),
-        not_caught=("30 seeds of mixed"),
+        test="tests/scenario/test_refusals.py::test_a_second_primary",
     ),
 )

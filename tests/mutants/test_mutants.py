@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.mutants.planting import Edit, StaleEditError, planted
 from tests.mutants.run import MUTANTS, first_killer
 from tests.mutants.table import Mutant
 
+ROOT = Path(__file__).parents[2]
 QUICK_NAMES = (
     *("ack-before-the-peer", "ack-before-the-local-disk", "alone-and-not-marked"),
     *("no-range-lock-for-writes", "generation-not-begun", "generation-not-durable"),
@@ -30,14 +35,17 @@ def test_a_seeded_bug_is_found(mutant: Mutant) -> None:
 def test_every_row_fits_the_program_as_it_is(mutant: Mutant) -> None:
     for edit in mutant.edits:
         assert edit.broken is not edit.function.__code__
-    reasons = bool(mutant.seed) + bool(mutant.masked_by) + bool(mutant.not_caught)
-    assert reasons == 1, "a seed, or a second mechanism, or what was tried"
+    reasons = (mutant.seed, mutant.test, mutant.masked_by, mutant.not_caught)
+    assert sum(map(bool, reasons)) == 1, "a seed, a test, a second mechanism, or what was tried"
+    if mutant.test:
+        file, _, name = mutant.test.partition("::")
+        assert f"\ndef {name}(" in (ROOT / file).read_text(), "no such test"
 
 
 def test_the_table_is_large_enough_and_names_are_unique() -> None:
     names = [m.name for m in MUTANTS]
     assert len(set(names)) == len(names)
-    assert sum(m.seed > 0 for m in MUTANTS) >= 40
+    assert sum(m.kind in ("seed", "test") for m in MUTANTS) >= 100
     assert len(QUICK) == len(QUICK_NAMES)
     for mutant in MUTANTS:
         if mutant.masked_by:
@@ -53,3 +61,18 @@ def test_a_planted_bug_is_gone_afterwards_and_a_stale_row_is_an_error() -> None:
     assert edit.function.__code__ is before
     with pytest.raises(StaleEditError, match="adapt the table"):
         _ = Edit(edit.owner, edit.name, "no such passage", "").broken
+
+
+def test_a_bug_whose_killer_is_a_test_is_brought_down_by_it() -> None:
+    """In a process of its own: pytest runs within pytest here."""
+    names = ["more-cleared-than-copied", "demotion-does-not-wait-kernel"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.mutants.run", *names],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 mutants: 0 caught by seeds, 2 by tests" in done.stdout

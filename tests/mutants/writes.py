@@ -114,9 +114,8 @@ WRITES = (
             "write.local == DONE and state.disk is DiskState.UP_TO_DATE",
             "write.local == DONE",
         ),
-        not_caught=(
-            "120 seeds of mixed; needs the source's loss between the ack of its copy and the reply"
-        ),
+        test="tests/scenario/test_half_synced_target.py::"
+        "test_a_copy_on_a_target_that_lost_its_source_before_it_got_it_too_is_no_copy",
     ),
     mutant(
         "local-error-not-marked",
@@ -127,11 +126,8 @@ WRITES = (
             "volume.mark_out_of_sync(write.sector, write.size)",
             "pass",
         ),
-        not_caught=(
-            "120 seeds of mixed; with on-io-error detach the bitmap goes with the disk and "
-            "the peer keeps the books; pass_on is in tests/scenario/test_disk_errors.py, not "
-            "in the seeds"
-        ),
+        test="tests/scenario/test_disk_errors.py::"
+        "test_passed_on_the_disk_stays_inconsistent_with_the_block_marked",
     ),
     mutant(
         "alone-and-not-marked",
@@ -167,7 +163,8 @@ WRITES = (
             "if write.epoch is None:",
             "if True:",
         ),
-        not_caught=("120 seeds of mixed"),
+        test="tests/scenario/test_barriers.py::"
+        "test_an_extent_stays_in_the_log_until_the_peer_has_its_writes_for_good",
     ),
     mutant(
         "no-range-lock-for-writes",
@@ -215,8 +212,8 @@ WRITES = (
             "volume.unacked > volume.peer_reads",
             "False",
         ),
-        masked_by="answers of an old session are dropped (write_peer, resync_*)",
-        both="old-session-acknowledged-undrained",
+        test="tests/scenario/test_late_answers.py::"
+        "test_a_connection_waits_until_what_the_last_one_wrote_is_on_disk",
     ),
     mutant(
         "old-session-acknowledged-undrained",
@@ -229,10 +226,8 @@ WRITES = (
             "volume.unacked > volume.peer_reads",
             "False",
         ),
-        not_caught=(
-            "120 seeds of mixed, 50 seeds of harsh; needs a reconnect within the time of one "
-            "disk write"
-        ),
+        test="tests/scenario/test_late_answers.py::"
+        "test_what_the_last_connection_wrote_is_not_acknowledged_in_the_next",
     ),
     mutant(
         "epoch-done-with-a-write-running",
@@ -243,7 +238,8 @@ WRITES = (
             "epoch.barrier is None or epoch.active",
             "epoch.barrier is None",
         ),
-        not_caught=("120 seeds of mixed"),
+        test="tests/unit/engine/test_epochs_received.py::"
+        "test_acknowledged_once_all_writes_are_done",
     ),
     mutant(
         "generation-not-begun",
@@ -276,15 +272,15 @@ WRITES = (
             "new.role is Role.PRIMARY",
             "False",
         ),
-        not_caught="seed 20237 of mixed found it until later changes of the engine moved that run",
+        test="tests/scenario/test_late_answers.py::"
+        "test_what_only_the_peer_has_is_acknowledged_once_it_has_another_name",
     ),
     mutant(
         "refused-write-acknowledged-at-once",
         "a write that the peer refused is acknowledged before it is known what became of its disk",
         Edit(peer_news.PeerNews, "refused", "state.pdsk is DiskState.UP_TO_DATE", "False"),
-        profile="policies",
-        not_caught="30 seeds: P_STATE nearly always comes first; a scenario with a scripted peer "
-        "holds it back",
+        test="tests/scenario/test_hostile_moments.py::"
+        "test_a_refused_write_is_acknowledged_once_the_peer_tells_what_became_of_its_disk",
     ),
     mutant(
         "peer-turned-bad-in-the-old-generation",
@@ -332,10 +328,8 @@ WRITES = (
             "and volume.is_in_sync(read.sector, read.size)",
             "",
         ),
-        not_caught=(
-            "120 seeds of mixed; needs a promotion in the middle of a resync and a read of a "
-            "block still missing"
-        ),
+        test="tests/scenario/test_reads.py::"
+        "test_a_sync_target_reads_dirty_blocks_from_the_peer_and_clean_ones_here",
     ),
     mutant(
         "read-error-not-retried",
@@ -346,10 +340,7 @@ WRITES = (
             "self._go(read)",
             "self._finish(read, errno, None)",
         ),
-        not_caught=(
-            "120 seeds of mixed, 50 seeds of harsh; needs a read error of the Primary's disk "
-            "while the peer is there"
-        ),
+        test="tests/scenario/test_disk_errors.py::test_a_failed_read_is_answered_by_the_peer",
     ),
     mutant(
         "disk-error-ignored",
@@ -383,8 +374,7 @@ WRITES = (
             "log.newest() if self._ctx.peer.up else None",
             "None",
         ),
-        profile="kernel",
-        not_caught="16 seeds of kernel: the peer has to be promoted after both lost power",
+        test="tests/scenario/test_write_durability.py::test_flush_waits_for_both_nodes",
     ),
     mutant(
         "flush-does-not-wait-for-the-disk",
@@ -395,15 +385,14 @@ WRITES = (
             "or flush.local == PENDING:",
             "or False:",
         ),
-        profile="kernel",
-        not_caught="no seed was searched for yet",
+        test="tests/scenario/test_write_durability.py::test_flush_waits_for_both_nodes",
     ),
     mutant(
         "failed-flush-taken-for-done",
         "a flush that failed on the local disk counts as done, and the disk stays in use",
         Edit(FLUSHES, "_local_flushed", "if errno:", "if False:"),
-        profile="kernel",
-        not_caught="no seed was searched for yet",
+        test="tests/scenario/test_disk_errors.py::"
+        "test_alone_a_failed_flush_is_told_the_client_and_ends_the_disk",
     ),
     mutant(
         "barrier-ack-before-flush",
@@ -416,24 +405,23 @@ WRITES = (
         "failed-epoch-flush-acknowledged",
         "P_BARRIER_ACK although flushing the epoch failed",
         Edit(PEER, "_make_durable", "    failed = True\n", "    failed = False\n"),
-        profile="kernel",
-        not_caught="no seed was searched for yet",
+        test="tests/scenario/test_disk_errors.py::test_the_secondary_flush_at_a_barrier_fails",
     ),
     mutant(
         "fua-ignored-by-the-peer",
         "the peer does not flush a write that asked for it",
         Edit(PEER, "_store", "or bool(write.flags & DP_FUA)", ""),
         Edit(PEER, "_begin_run", "or bool(flags & DP_FUA)", ""),
-        profile="kernel",
-        not_caught="no seed was searched for yet",
+        test="tests/scenario/test_write_durability.py::"
+        "test_fua_is_durable_on_both_though_other_writes_are_not",
     ),
     mutant(
         "fua-ignored-here",
         "the local disk does not flush a write that asked for it",
         Edit(ORIGIN, "_write_local", "write.fua or self._ctx.persist", "self._ctx.persist"),
         Edit(RUNS, "_begin", "fua or persist", "persist"),
-        profile="kernel",
-        not_caught="no seed was searched for yet",
+        test="tests/scenario/test_write_durability.py::"
+        "test_fua_is_durable_on_both_though_other_writes_are_not",
     ),
     mutant(
         "log-dropped-at-write-ack-kernel",

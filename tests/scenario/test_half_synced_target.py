@@ -146,3 +146,22 @@ def test_a_primary_target_that_loses_its_source_acknowledges_nothing_it_will_los
     for block in acked:
         assert lab.read("beta", block * BLOCK, BLOCK) == new, f"block {block} was acknowledged"
     assert late.errno != 0
+
+
+def test_a_copy_on_a_target_that_lost_its_source_before_it_got_it_too_is_no_copy() -> None:
+    """The disk here has it, and the next resync overwrites it: the client is told an error."""
+    lab = Lab(disk={"c_plan_ahead": 0, "resync_rate": 40})
+    lab.up()
+    lab.primary("alpha")
+    lab.disconnect("beta")
+    for block in SPREAD:
+        lab.write("alpha", block * BLOCK, content(block))
+    lab.secondary("alpha")
+    lab.connect("beta")
+    lab.reaches("beta", conn=ConnState.SYNC_TARGET)
+    lab.primary("beta")
+    lab.network.block(lab.beta, lab.alpha)
+    write = lab.submit("beta", "write", 201 * BLOCK, BLOCK, data=b"new data" * 512)
+    lab.done(write)
+    assert lab.on_disk("beta", 201 * BLOCK, BLOCK) == b"new data" * 512
+    assert write.errno != 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from replblk.engine.ports import Answer
+from replblk.meta.superblock import Superblock
 from replblk.model.notices import SizeChanged
 from replblk.model.vocabulary import ConnState, DiskState
+from replblk.sim.machine import Machine
 from replblk.sim.store import differing_pages
 from tests.support.lab import BLOCK, Lab
 
@@ -66,6 +68,39 @@ def test_writes_go_on_while_the_device_grows() -> None:
     for block in range(200):
         lab.write("alpha", block * BLOCK, bytes([block]) * BLOCK)
     assert [answer.exit_code for answer in answers] == [0]
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
+def test_nobody_sees_a_size_that_is_not_on_disk_with_the_bits_of_the_new_part() -> None:
+    lab = pair()
+    first = size_of(lab, "alpha") // BLOCK + 1
+    seen: list[str] = []
+
+    def resizes(machine: Machine, change: SizeChanged) -> None:
+        drive = lab.drive(machine.name)
+        layout = drive.found_layout()
+        superblock = Superblock.parse(drive.store.read_durable(layout.md_offset_bytes, BLOCK))
+        assert superblock.la_size_sect == change.new_sectors
+        bits = drive.store.read_durable(layout.bm_offset_bytes, layout.bm_bytes(first + 8))
+        assert bits[first // 8] >> first % 8 & 1
+        seen.append(machine.name)
+
+    for name in NODES:
+        lab[name].on_size.append(resizes)
+        lab.drive(name).slowness = 20
+    grow(lab)
+    resized(lab)
+    assert sorted(seen) == ["alpha", "beta"]
+
+
+def test_the_rest_of_a_block_in_which_the_old_size_ended_is_new() -> None:
+    lab = pair()
+    end = 512 * 8 + 3
+    resized(lab, size_sectors=end)
+    lab.in_sync()
+    lab.drive("beta").store.preset((end + 1) * 512, b"else" * 128)
+    resized(lab)
     lab.in_sync()
     assert lab.differing_blocks() == []
 

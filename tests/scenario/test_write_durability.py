@@ -96,10 +96,11 @@ def test_bits_of_an_evicted_extent_are_durable_before_the_log_forgets_it() -> No
     assert "al" in checked
 
 
-def test_flush_waits_for_both_nodes() -> None:
+@pytest.mark.parametrize("held", ["alpha", "beta"])
+def test_flush_waits_for_both_nodes(held: str) -> None:
     lab = ready(settings={"durability": "kernel"})
     lab.write("alpha", 0, DATA)
-    lab.hold("beta")
+    lab.hold(held)
     request = lab.submit("alpha", "flush", 0)
     lab.run_for(0.9)
     assert not request.done

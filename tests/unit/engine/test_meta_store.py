@@ -15,6 +15,7 @@ from replblk.meta.bitmap import Bitmap
 from replblk.meta.layout import Layout
 from replblk.meta.superblock import MdFlag, Superblock
 from replblk.model.config import VolumeConfig
+from replblk.model.generation import UuidSet
 from replblk.model.units import bits_of_capacity
 from replblk.model.vocabulary import DiskState, Role
 
@@ -130,6 +131,30 @@ def test_a_change_nobody_asked_to_write_follows_by_itself() -> None:
     bench.end()
     assert len(bench.flying) == 1
     assert bench.end()[8:16] == (0x40).to_bytes(8, "big")
+
+
+@pytest.mark.parametrize("warning", ["the bitmap generation", "the Primary's mark"])
+def test_a_warning_is_taken_back_when_the_bitmap_is_on_disk_and_not_before(warning: str) -> None:
+    """Else a power cut would leave marks that nobody looks at any more, or no marks at all."""
+    bench = Bench()
+    bench.persist = True
+    volume = bench.volume
+    assert volume.bitmap is not None
+    if warning == "the bitmap generation":
+        volume.uuids = UuidSet(0x20, 0x10)
+    else:
+        volume.crashed_primary = True
+    bench.store.sync()
+    bench.end()
+    volume.bitmap.set(5, 6)
+    volume.uuids, volume.crashed_primary = UuidSet(0x20), False
+    bench.store.sync(bench.told("taken back"))
+    assert bench.zone() == ["bitmap"]
+    bench.end()
+    assert bench.zone() == ["superblock"]
+    assert bench.answers == []
+    bench.end()
+    assert bench.answers == [("taken back", True)]
 
 
 def test_only_changed_pages_and_neighbours_in_one_write() -> None:

@@ -61,6 +61,11 @@ def test_later_blocks_override_earlier_ones_wherever_they_lie() -> None:
     assert (log.extents, log.newest) == ([6], 9)
 
 
+def test_what_older_blocks_told_holds_where_no_later_one_says_otherwise() -> None:
+    log = replay([transaction(8, (65, 5)), transaction(9, (66, 6))])
+    assert (log.extents, log.newest) == ([5, 6], 9)
+
+
 def test_numbers_wrap() -> None:
     log = replay([transaction(0, (66, 6)), transaction(0xFFFFFFFF, (66, 5))])
     assert (log.extents, log.newest) == ([6], 0)

@@ -89,6 +89,13 @@ def test_s5_outdating_a_connected_node_is_silently_undone(bad: D) -> None:
     assert sanitize(GOOD, GOOD.but(pdsk=bad), Facts()) == (GOOD, ())
 
 
+@pytest.mark.parametrize("pdsk", [D.DISKLESS, D.FAILED])
+def test_s5_a_peer_without_a_disk_makes_no_outdated_disk_good(pdsk: D) -> None:
+    """It has nothing to compare with: somebody else may have newer data."""
+    old = GOOD.but(disk=D.OUTDATED, pdsk=pdsk)
+    assert _sane(old, old.but(peer=Role.PRIMARY)).disk == D.OUTDATED
+
+
 def test_s5_before_s6_makes_the_future_target_outdated() -> None:
     new = _sane(GOOD, GOOD.but(conn=C.WF_BITMAP_T))
     assert new.disk == D.OUTDATED

@@ -1,0 +1,169 @@
+"""Seeded bugs of what the administrator sets going: resize, moving metadata, switch-over."""
+
+from __future__ import annotations
+
+from replblk.engine import (
+    handover_give,
+    handover_take,
+    metadata_move,
+    resizing,
+    sizes,
+)
+from replblk.meta import moving
+from replblk.rules import resizing as resizing_rules
+from tests.mutants.planting import Edit
+from tests.mutants.table import mutant
+
+MOVE = metadata_move.MetadataMove
+RESIZING = resizing.Resizing
+SIZE = sizes.DeviceSize
+GIVING = handover_give.Giving
+TAKING = handover_take.Taking
+
+COMMANDS = (
+    mutant(
+        "new-part-not-marked",
+        "the new part of a device that grew is taken as in sync",
+        Edit(
+            RESIZING,
+            "_grow",
+            "bitmap.resize(bits_of_capacity(sectors), fill)",
+            "bitmap.resize(bits_of_capacity(sectors), 0)",
+        ),
+        test="tests/scenario/test_resize.py::"
+        "test_both_devices_grew_and_resize_makes_the_room_usable",
+    ),
+    mutant(
+        "larger-before-its-bits",
+        "clients may write to the new part before its bits and the size are durable",
+        Edit(
+            RESIZING,
+            "_grow",
+            "meta.write_bitmap(marked)",
+            "set_capacity(self._ctx, volume, sectors); meta.write_bitmap(marked)",
+        ),
+        test="tests/scenario/test_resize.py::"
+        "test_nobody_sees_a_size_that_is_not_on_disk_with_the_bits_of_the_new_part",
+    ),
+    mutant(
+        "size-not-durable",
+        "a size is in force before it is on disk",
+        Edit(RESIZING, "_grow", "meta.sync(durable)", "meta.sync(); durable(True)"),
+        test="tests/scenario/test_resize.py::"
+        "test_nobody_sees_a_size_that_is_not_on_disk_with_the_bits_of_the_new_part",
+    ),
+    mutant(
+        "last-partial-block-not-marked",
+        "the block in which the old size ended counts as in sync, the rest of it is new",
+        Edit(RESIZING, "_grow", "if fill and volume.capacity_sectors % 8:", "if False:"),
+        test="tests/scenario/test_resize.py::"
+        "test_the_rest_of_a_block_in_which_the_old_size_ended_is_new",
+    ),
+    mutant(
+        "smaller-while-its-primary-writes",
+        "a Secondary becomes smaller before its Primary, whose clients still write behind the end",
+        Edit(resizing_rules, "awaits_primary", "new < current", "False"),
+        test="tests/unit/rules/test_resizing.py::test_a_secondary_shrinks_after_its_primary",
+    ),
+    mutant(
+        "new-part-not-copied",
+        "nobody copies the new part to the other node",
+        Edit(SIZE, "_settled", "self._copy_new_part(volume)", "pass"),
+        test="tests/scenario/test_resize.py::"
+        "test_both_devices_grew_and_resize_makes_the_room_usable",
+    ),
+    mutant(
+        "refused-wish-kept",
+        "a size that the Primary never heard of is wished for at the next connection",
+        Edit(SIZE, "_ask", "if asked.user_before is not None:", "if False:"),
+        test="tests/scenario/test_resize.py::"
+        "test_a_secondary_that_asked_for_less_and_lost_its_primary_connects_to_it_again",
+    ),
+    mutant(
+        "shrinks-by-itself",
+        "the device becomes smaller though nobody has named a size",
+        Edit(
+            resizing_rules,
+            "may_have_size",
+            "if new >= current or (wanted and wanted <= usable):",
+            "if True:",
+        ),
+        test="tests/unit/rules/test_resizing.py::test_smaller_only_by_name",
+    ),
+    mutant(
+        "moved-over-the-old-ones-unwarned",
+        "where old and new metadata overlap, nothing warns of it while the old ones are spoilt",
+        Edit(moving, "plan", "if overlap or gone:", "if gone:"),
+        test="tests/unit/meta/test_moving.py::test_where_old_and_new_overlap_a_warning_comes_first",
+    ),
+    mutant(
+        "moving-superblock-first",
+        "the new superblock counts before the bitmap that it stands for is there",
+        Edit(
+            moving,
+            "plan",
+            "(Step.BITMAP, Step.ACTIVITY_LOG, Step.SUPERBLOCK, Step.REMEMBER, Step.ERASE)",
+            "(Step.SUPERBLOCK, Step.BITMAP, Step.ACTIVITY_LOG, Step.REMEMBER, Step.ERASE)",
+        ),
+        test="tests/unit/meta/test_moving.py::"
+        "test_with_room_the_new_superblock_comes_last_and_nothing_warns",
+    ),
+    mutant(
+        "moved-without-the-log",
+        "the activity log at the new place names nothing",
+        Edit(
+            MOVE,
+            "_put_log",
+            "new, log = self._new, self._gate.log",
+            "new, log = self._new, type(self._gate.log)(self._gate.log.slots)",
+        ),
+        test="tests/scenario/test_resize_crashes.py::"
+        "test_killed_at_every_disk_operation_of_a_resize",
+    ),
+    mutant(
+        "failed-move-counts",
+        "a write of the new metadata that failed has no consequences",
+        Edit(MOVE, "_write", "if errno:", "if False:"),
+        test="tests/scenario/test_resize.py::"
+        "test_no_room_for_the_new_metadata_and_the_old_ones_stay",
+    ),
+    mutant(
+        "handed-over-undrained",
+        "the role is given up while clients have the device open",
+        Edit(GIVING, "_gone", "and not self._volume.open_count", ""),
+        test="tests/scenario/test_switchover.py::test_one_command_on_either_node_moves_the_role",
+    ),
+    mutant(
+        "served-while-handing-over",
+        "clients are let in again while the role is on its way",
+        Edit(GIVING, "_send_away", "self._volume.serving = False", "pass"),
+        test="tests/scenario/test_switchover.py::"
+        "test_nobody_is_let_in_any_more_once_clients_are_sent_away",
+    ),
+    mutant(
+        "taken-before-it-is-given",
+        "the Secondary promotes itself before its peer is Secondary",
+        Edit(TAKING, "_look", "self._ready and state.peer is Role.SECONDARY", "self._ready"),
+        test="tests/scenario/test_switchover.py::test_requests_in_flight_are_answered_first",
+    ),
+    mutant(
+        "withdrawn-and-taken",
+        "a Secondary becomes Primary although the role was withdrawn",
+        Edit(TAKING, "peer_said", "if flags & UUID_FLAG_DOES_NOT:", "if False:"),
+        test="tests/scenario/test_switchover.py::"
+        "test_a_secondary_is_told_why_by_itself_or_by_its_peers_log",
+    ),
+    mutant(
+        "taken-back-beside-a-primary",
+        "who gave the role and waits in vain takes it back though the peer may have it",
+        Edit(
+            GIVING,
+            "_lost",
+            "self._handover.resume(self._volume, self._resumed)",
+            "self._roles.primary(self._volume, Command(self._command.number, 'primary', "
+            "self._volume.number, {}), self._resumed)",
+        ),
+        test="tests/scenario/test_switchover.py::"
+        "test_lost_after_the_demotion_the_role_comes_back_when_the_nodes_meet",
+    ),
+)
