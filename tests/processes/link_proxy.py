@@ -182,7 +182,7 @@ class Proxy:
             if not sock.kind and sender == sock.caller:
                 sock.kind = INITIAL.get(_command(packet), "data")
             self.passed[sock.kind] += 1
-            if self._is_the_one(sock, sender):
+            if self._is_the_one(sock, sender, packet):
                 packet = self._met(sock, packet)
                 self.hit.set()
             await self._flowing.wait()
@@ -198,12 +198,14 @@ class Proxy:
                 if self._small:
                     await asyncio.sleep(0)
 
-    def _is_the_one(self, sock: _Socket, sender: str) -> bool:
+    def _is_the_one(self, sock: _Socket, sender: str, packet: bytes) -> bool:
         trouble = self._trouble
         if trouble is None or self.hit.is_set():
             return False
         if (trouble.sender, trouble.sock) != (sender, sock.kind):
             return False
+        if trouble.kind == "flip" and not _has_block(packet):
+            return False  # nothing has a digest but the data of a write
         self._count += 1
         return self._count >= trouble.at
 
@@ -238,15 +240,15 @@ class Proxy:
         return packet
 
     def _flipped(self, packet: bytes) -> bytes:
-        """One bit of the data of a write; of other packets nothing has a digest."""
+        """One bit of the data of a write."""
         start = 16 + DATA_FIELDS
-        if _command(packet) != P_DATA or len(packet) <= start:
-            self._count -= 1
-            self.hit.clear()
-            return packet
         spoilt = bytearray(packet)
         spoilt[self._chance.randrange(start, len(packet))] ^= 1 << self._chance.randrange(8)
         return bytes(spoilt)
+
+
+def _has_block(packet: bytes) -> bool:
+    return _command(packet) == P_DATA and len(packet) > 16 + DATA_FIELDS
 
 
 class ProxiedSite(Site):
