@@ -5,8 +5,12 @@
     responder (VerifyT): range lock ─► read ─► P_OV_REPLY; counts the results
     all blocks done ─► ping ─► Connected
 
-Found blocks are only marked; the next connect resyncs them. The initiator's range lock keeps its
-own writes away; the peer's writes keep their place in the stream. Source: protocol, online verify.
+Found blocks are only marked; the next connect resyncs them. A Primary that began it keeps its own
+writes away from a block until that is compared; the peer's writes keep their place in the stream.
+A Secondary that began it takes its lock when the reply is in: the Primary's writes wait for ours,
+so its reading, which waits for them, must not be what our lock waits for. The reply leaves before
+the Primary lets go of the block: what it writes there next comes behind. Source: protocol, online
+verify.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from replblk.engine.resync_progress import ResyncProgress
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.units import BIT_BYTES, BIT_SECTORS, bits_of_capacity
-from replblk.model.vocabulary import ConnState
+from replblk.model.vocabulary import ConnState, DiskState
 from replblk.wire import auth
 from replblk.wire.hot import block_ack, block_request
 from replblk.wire.packets import ID_IN_SYNC, ID_OUT_OF_SYNC, ID_SYNCER, BlockRequest, Cmd
@@ -44,8 +48,8 @@ class Verification:
         self.cursor_bit = first_bit
         self.end_bit = end_bit
         self.left = end_bit - first_bit
-        self.asked: dict[int, RangeLock] = {}
-        """Initiator: locks of the blocks asked for, by sector."""
+        self.asked: dict[int, RangeLock | None] = {}
+        """Initiator: the blocks asked for, by sector; a Primary's with their locks."""
         self.waiting = 0
         """Initiator: blocks waiting for their lock or being read here."""
         self.open: set[int] = set()
@@ -93,6 +97,9 @@ class Verify:
             run.cursor_bit += 1
             run.waiting += 1
             run.open.add(sector)
+            if not volume.primary:
+                self._locked(volume, run, sector, size, None)
+                continue
             volume.ranges.lock(
                 sector,
                 size,
@@ -105,11 +112,12 @@ class Verify:
             self._finish(volume, run)
 
     def _locked(
-        self, volume: Volume, run: Verification, sector: int, size: int, claim: RangeLock
+        self, volume: Volume, run: Verification, sector: int, size: int, claim: RangeLock | None
     ) -> None:
         run.waiting -= 1
         if self._running.get(volume.number) is not run:
-            volume.ranges.release(claim)
+            if claim is not None:
+                volume.ranges.release(claim)
             return
         run.asked[sector] = claim
         volume.peer_pending += 1
@@ -131,10 +139,19 @@ class Verify:
         run.waiting += 1
         session = self._ctx.peer.data
 
-        def done(errno: int, data: Buffer | None) -> None:
+        def read(claim: RangeLock) -> None:
+            if volume.state.disk < DiskState.INCONSISTENT:
+                self._ctx.defer(lambda: done(claim, -1, None))
+                return
+            volume.read_sectors += size >> 9
+            self._ctx.io.read(
+                volume, sector_offset(sector), size, lambda errno, data: done(claim, errno, data)
+            )
+
+        def done(claim: RangeLock, errno: int, data: Buffer | None) -> None:
             run.waiting -= 1
             volume.ranges.release(claim)
-            if errno:
+            if errno > 0:
                 self._disk_failure.failed(
                     volume, f"local READ IO error sector {sector}+{size >> 9} (errno {errno})"
                 )
@@ -147,8 +164,10 @@ class Verify:
             self._settle(volume, run, sector, size, same)
             self._ask(volume, run)
 
-        volume.read_sectors += size >> 9
-        self._ctx.io.read(volume, sector_offset(sector), size, done)
+        if claim is not None:
+            read(claim)
+        else:
+            volume.ranges.lock(sector, size, read, exclusive=False)
 
     def _is_late(self, volume: Volume, sector: int) -> bool:
         """Whether its verify ended, by a detach for one, while this answer was on its way."""
@@ -165,7 +184,9 @@ class Verify:
             return True
         if run is None or sector not in run.asked:
             return False
-        volume.ranges.release(run.asked.pop(sector))
+        claim = run.asked.pop(sector)
+        if claim is not None:
+            volume.ranges.release(claim)
         volume.peer_pending -= 1
         run.open.discard(sector)
         run.left -= 1
@@ -301,4 +322,5 @@ class Verify:
             else:
                 self._late.update((session, volume.number, sector) for sector in run.asked)
             for claim in run.asked.values():
-                volume.ranges.release(claim)
+                if claim is not None:
+                    volume.ranges.release(claim)

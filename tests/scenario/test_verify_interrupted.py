@@ -51,3 +51,23 @@ def test_what_was_compared_is_not_compared_again() -> None:
     assert 0 < sector < whole * 8
     assert lab.command("alpha", "verify").exit_code == 0
     assert lab.told("alpha", f"Starting Online Verify from sector {sector}")
+
+
+@pytest.mark.parametrize("initiator", ["alpha", "beta"])
+def test_the_primary_writes_on_while_a_verify_runs(initiator: str) -> None:
+    """Each write is on its way to a block that the verify is just asking for."""
+    lab = Lab(net={"verify_alg": "sha256", "ko_count": 0})
+    lab.up()
+    lab.primary("alpha")
+    lab.run_for(0.1)
+    assert lab.command(initiator, "verify").exit_code == 0
+    for turn in range(40):
+        requests = [
+            lab.submit("alpha", "write", block * BLOCK, data=bytes([turn + 1]) * BLOCK)
+            for block in range(turn, 400, 7)
+        ]
+        lab.run_until(lambda requests=requests: all(r.done for r in requests), 10 * 10**9)
+    lab.in_sync()
+    assert lab.told(initiator, "Online verify done")
+    assert lab.out_of_sync_kib("alpha") == lab.out_of_sync_kib("beta") == 0
+    assert lab.differing_blocks() == []

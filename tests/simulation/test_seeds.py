@@ -56,6 +56,7 @@ WIDER_ONCE_FAILED = (
     ("resize", 4467),  # a superblock that may be left of a failed write was relied on
     ("resize", 88),  # a Secondary that had asked for less, and was cut, never connected again
     ("resize", 1145),  # decided before another change of the size, carried out after it
+    ("wide", 3006018),  # a verify of the Secondary, and a write that waits for it, waited for by it
     ("policies", 3000028),  # frozen writes were answered when the peer came back without its disk
     ("kernel", 3001018),  # demoted while the flush for the end of a resync ran: none of its own
     ("fenced", 3001053),  # not the pair's fault: a write of what was there already changes nothing
