@@ -187,7 +187,8 @@ RESYNCS = (
             "    meta.write_bitmap(bitmap_durable)",
             "    meta.write_bitmap(bitmap_durable); durable(True)",
         ),
-        seed=3,
+        test="tests/scenario/test_late_answers.py::"
+        "test_the_start_of_a_resync_is_told_when_the_source_has_it_on_its_disk",
     ),
     mutant(
         "no-full-sync",

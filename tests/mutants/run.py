@@ -60,6 +60,9 @@ def judge(mutant: Mutant, limit: int) -> tuple[bool, str]:
     if mutant.test:
         name = mutant.test.partition("::")[2]
         if how := failed_with(mutant, mutant.test):
+            assert not how.startswith(BROKEN_MUTANT), (
+                f"mutant {mutant.name} is itself broken: {how}"
+            )
             return True, f"  test {name}: {' '.join(how.split()[:9])}"
         return False, f"SURVIVES its test {mutant.test}"
     if mutant.seed and (how := caught_by(mutant, mutant.seed)):

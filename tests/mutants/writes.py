@@ -435,4 +435,35 @@ WRITES = (
         profile="kernel",
         seed=7,
     ),
+    mutant(
+        "run-answered-before-the-peer",
+        "writes that came together are acknowledged when the local disk has them",
+        Edit(RUNS, "_complete_all", "or write.net != DONE", "or False"),
+        Edit(RUNS, "_all_local_done", "if write.net != PENDING or write.enough:", "if True:"),
+        test="tests/scenario/test_write_runs.py::"
+        "test_a_run_is_answered_only_when_both_disks_have_it_durably",
+    ),
+    mutant(
+        "run-not-flushed",
+        "writes that came together are not flushed by the local disk",
+        Edit(
+            RUNS, "_begin", "(offset, data, fua or persist, write)", "(offset, data, False, write)"
+        ),
+        test="tests/scenario/test_write_runs.py::"
+        "test_a_run_is_answered_only_when_both_disks_have_it_durably",
+    ),
+    mutant(
+        "run-fua-not-told",
+        "writes that came together and ask to be flushed do not tell the peer",
+        Edit(RUNS, "_begin", "way.flags | DP_FUA if fua else way.flags", "way.flags"),
+        test="tests/scenario/test_write_runs.py::"
+        "test_a_run_that_asks_to_be_durable_is_so_on_both_disks",
+    ),
+    mutant(
+        "run-error-ignored",
+        "an error of the disk under writes that came together counts as success",
+        Edit(RUNS, "_all_local_done", "if errno:", "if False:"),
+        test="tests/scenario/test_write_runs.py::"
+        "test_the_disk_fails_under_a_run_and_only_the_peers_copy_counts",
+    ),
 )

@@ -137,3 +137,18 @@ def test_a_full_sync_marks_everything_whatever_either_bitmap_says() -> None:
     node = rig.alpha.node
     assert node is not None
     assert rig.out_of_sync_kib("alpha") == -(-node.size_bytes(0) // BLOCK) * 4
+
+
+def test_the_start_of_a_resync_is_told_when_the_source_has_it_on_its_disk() -> None:
+    """Else a crash of the source leaves two nodes that know of different resyncs, or of none."""
+    rig = rig_with_data()
+    rig.peer.uuids, rig.peer.disk = UuidSet(), DiskState.INCONSISTENT
+    rig.passes("alpha", ConnState.WF_BITMAP_S)
+    rig.run_for(0.01)
+    rig.hold("alpha")
+    say_bitmap(rig, 0xFF)
+    rig.run_for(0.5)
+    assert not rig.peer.of(Cmd.P_SYNC_UUID)
+    rig.gets(Cmd.P_SYNC_UUID)
+    assert rig.durable_uuids("alpha").bitmap
+    assert rig.durable_bits("alpha")

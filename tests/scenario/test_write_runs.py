@@ -7,7 +7,7 @@ import random
 import pytest
 
 from replblk.engine.ports import ClientRequest
-from replblk.model.vocabulary import ConnState
+from replblk.model.vocabulary import ConnState, DiskState
 from tests.support.lab import BLOCK, EXTENT, Lab
 
 DEVICE = 24 << 20
@@ -143,3 +143,30 @@ def test_a_run_whose_peer_is_lost_is_marked_before_it_is_answered() -> None:
     lab.run_until(lambda: len(answers) == 40)
     assert set(answers.values()) == {0}
     assert lab.out_of_sync_kib("alpha") >= 160
+
+
+def run_of(first: int, count: int, *, fua: bool = False) -> list[ClientRequest]:
+    data = b"r" * BLOCK
+    blocks = range(first, first + count)
+    return [ClientRequest(n, 0, "write", n * BLOCK, BLOCK, data, fua) for n in blocks]
+
+
+def test_the_disk_fails_under_a_run_and_only_the_peers_copy_counts() -> None:
+    lab = ready()
+    lab.write("alpha", 0, bytes(BLOCK))
+    lab.fail("alpha", "data", "write")
+    answers = give(lab, run_of(100, 10))
+    lab.run_until(lambda: len(answers) == 10)
+    assert set(answers.values()) == {0}
+    assert lab.state("alpha").disk < DiskState.INCONSISTENT
+    assert lab.on_disk("beta", 100 * BLOCK, 10 * BLOCK) == b"r" * (10 * BLOCK)
+
+
+def test_a_run_that_asks_to_be_durable_is_so_on_both_disks() -> None:
+    lab = ready(settings={"durability": "kernel"})
+    lab.write("alpha", 0, bytes(BLOCK))
+    answers = give(lab, run_of(100, 10, fua=True))
+    lab.run_until(lambda: len(answers) == 10)
+    for name in ("alpha", "beta"):
+        store = lab.drive(name).store
+        assert store.read_durable(100 * BLOCK, 10 * BLOCK) == b"r" * (10 * BLOCK), name
