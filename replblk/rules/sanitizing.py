@@ -10,6 +10,8 @@ all on the side of safety, and without effect on what a peer sees during normal 
 * S3b: a resync that is aborted leaves its target Inconsistent, where S5 would declare the Outdated
   or half-written disk UpToDate because the nodes are Connected.
 * the limits of S6 hold also after S9 and S10: a SyncTarget is Inconsistent however it got there.
+
+And S2 stands behind S4, which may take the disk away: so that what came out stays what it is.
 """
 
 from __future__ import annotations
@@ -72,11 +74,6 @@ def sanitize(old: State, new: State, facts: Facts) -> tuple[State, tuple[str, ..
         if not _D.INCONSISTENT <= new.pdsk <= _D.DUNKNOWN:
             new = new.but(pdsk=_D.DUNKNOWN)
 
-    if (  # S2
-        new.conn == ConnState.STANDALONE and new.disk == _D.DISKLESS and new.role == Role.SECONDARY
-    ):
-        new = new.but(aftr_isp=False)
-
     if new.conn > ConnState.CONNECTED and (  # S3, S3a
         new.disk <= _D.FAILED or new.pdsk <= _D.FAILED or _broke_while_needed(old, new)
     ):
@@ -90,6 +87,11 @@ def sanitize(old: State, new: State, facts: Facts) -> tuple[State, tuple[str, ..
         else:
             warnings.append(LOST_WHILE_NEGOTIATING)
             new = new.but(disk=_D.DISKLESS, pdsk=_D.DUNKNOWN)
+
+    if (  # S2, here: S4 may have made it Diskless
+        new.conn == ConnState.STANDALONE and new.disk == _D.DISKLESS and new.role == Role.SECONDARY
+    ):
+        new = new.but(aftr_isp=False)
 
     if ConnState.CONNECTED <= new.conn < ConnState.AHEAD:  # S5
         if new.disk == _D.CONSISTENT or (new.disk == _D.OUTDATED and new.pdsk > _D.FAILED):

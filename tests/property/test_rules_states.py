@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from replblk.model.state import State
@@ -94,6 +94,11 @@ def test_every_wanted_state_is_completed_once_and_for_all(old: State) -> None:
 
 
 @settings(deadline=None)
+@example(  # the disk goes while it is negotiated about: nothing waits for a resync any more
+    State(),
+    State(disk=D.NEGOTIATING, aftr_isp=True),
+    Facts(),
+)
 @given(states, states, facts_given)
 def test_sanitize_is_idempotent(old: State, wanted: State, facts: Facts) -> None:
     once, _ = sanitize(old, wanted, facts)
