@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from bitarray import bitarray
 
 from replblk.engine.resync_progress import ResyncProgress
+from replblk.engine.volume import SOURCE_STATES
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.vocabulary import ConnState, DiskState
@@ -165,7 +166,7 @@ class ResyncBitmap:
         def durable(ok: bool) -> None:
             if not ok or session != self._ctx.peer.data:
                 return
-            if volume.state.conn not in (ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S):
+            if volume.state.conn not in SOURCE_STATES:
                 return
             self._ctx.peer.send(Cmd.P_SYNC_UUID, SyncUuid(volume.uuids.bitmap), volume.number)
             volume.sync_uuid_pending = False

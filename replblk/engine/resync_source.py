@@ -14,6 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from replblk.engine.peer_reads import read_for_peer
+from replblk.engine.volume import SOURCE_STATES
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.units import REQUEST_BYTES_MAX, bits_touched
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from replblk.engine.volume import Volume
     from replblk.model.state import State
 
-_SOURCE = (ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S)
-_SETTLED = (*_SOURCE, ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T, ConnState.CONNECTED)
+_SETTLED = (*SOURCE_STATES, ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T, ConnState.CONNECTED)
 """States in which an older resync that was cut off means nothing any more."""
 ANSWERED_MAX = 65536
 """Requests answered and not acknowledged yet; a peer that never acknowledges is given up."""
@@ -46,6 +46,15 @@ def only_zeroes(data: Buffer) -> bool:
     if data[0] or data[-1]:
         return False
     return _ZEROES.startswith(data)
+
+
+def _ours_alone(volume: Volume) -> int:
+    """Bits that are set here and that the target need not wait for: refused, or marked since."""
+    failed = volume.resync.failed_bits if volume.resync is not None else 0
+    bitmap = volume.bitmap
+    if bitmap is None:
+        return failed
+    return failed + sum(bitmap.any(bit, bit + 1) for bit in volume.marked_anew)
 
 
 class ResyncSource:
@@ -79,6 +88,7 @@ class ResyncSource:
             if data is None:
                 self._refuse(volume, request)
             else:
+                volume.marked_anew.difference_update(bits_touched(sector, size))
                 self._send(volume, request, data, thin)
 
         read_for_peer(self._ctx, self._disk_failure, volume, request, read, marks=True)
@@ -105,15 +115,17 @@ class ResyncSource:
         volume.sent_sectors += request.blksize >> 9
 
     def _refuse(self, volume: Volume, request: BlockRequest) -> None:
+        bits = bits_touched(request.sector, request.blksize)
         if volume.resync is not None:
-            volume.resync.failed_bits += len(bits_touched(request.sector, request.blksize))
+            volume.resync.failed_bits += len(bits)
+            volume.marked_anew.difference_update(bits)
         ack = block_ack(request.sector, request.block_id, request.blksize, volume.next_seq())
         self._ctx.peer.send_raw(Cmd.P_NEG_RS_DREPLY, volume.number, ack)
 
     def on_ack(self, cmd: Cmd, volume: Volume, ack: tuple[int, bytes, int, int]) -> None:
         """P_RS_WRITE_ACK or P_NEG_ACK for resync data (block id ID_SYNCER)."""
         sector, _, size, _ = ack
-        if volume.state.conn not in _SOURCE:
+        if volume.state.conn not in SOURCE_STATES:
             return  # late, of a resync that was aborted: it proves nothing any more
         key = (volume.number, sector, size)
         if not self._answered[key]:
@@ -123,24 +135,31 @@ class ResyncSource:
         if not self._answered[key]:
             del self._answered[key]
         if cmd is Cmd.P_RS_WRITE_ACK:
-            volume.mark_in_sync(sector, size)
+            self._in_sync(volume, sector, size)
             if volume.resync is not None:
                 volume.resync.advance(volume.dirty_bits, self._ctx.now_ns())
         elif volume.resync is not None:
             volume.resync.failed_bits += len(bits_touched(sector, size))
 
+    def _in_sync(self, volume: Volume, sector: int, size: int) -> None:
+        """The target has what was sent; of blocks marked since then that says nothing."""
+        anew = volume.marked_anew.intersection(bits_touched(sector, size))
+        volume.mark_in_sync(sector, size)
+        if anew and volume.bitmap is not None:
+            for bit in anew:
+                volume.bitmap.set(bit, bit + 1)
+
     # -- end ----------------------------------------------------------------------------------
 
     def target_reports_done(self, volume: Volume) -> None:
-        """P_STATE of the target says Connected and UpToDate: finish if no bit is left."""
-        failed = volume.resync.failed_bits if volume.resync is not None else 0
-        if volume.state.conn not in _SOURCE or volume.dirty_bits > failed:
+        """P_STATE of the target says Connected and UpToDate: finish if no bit of its is left."""
+        if volume.state.conn not in SOURCE_STATES or volume.dirty_bits > _ours_alone(volume):
             return
         session = self._ctx.peer.data
         volume.target_done = True
 
         def answered() -> None:
-            if session == self._ctx.peer.data and volume.state.conn in _SOURCE:
+            if session == self._ctx.peer.data and volume.state.conn in SOURCE_STATES:
                 self._finish(volume)
 
         self._ctx.peer.ping(answered)
@@ -159,9 +178,10 @@ class ResyncSource:
         """A resync that ended, for whatever reason, leaves nothing to be acknowledged."""
         if new.conn in _SETTLED and old.conn not in _SETTLED:
             volume.target_unfinished = False
-        if old.conn in _SOURCE and new.conn not in _SOURCE:
+        if old.conn in SOURCE_STATES and new.conn not in SOURCE_STATES:
             for key in [key for key in self._answered if key[0] == volume.number]:
                 del self._answered[key]
+            volume.marked_anew.clear()
             volume.sync_uuid_pending = volume.target_done = False
             volume.resync = None
             volume.release_held()
@@ -173,14 +193,14 @@ class ResyncSource:
         is still under way, is one that the target misses, too.
         """
         for volume in self._ctx.volumes.values():
-            if volume.state.conn not in _SOURCE:
+            if volume.state.conn not in SOURCE_STATES:
                 continue
             number = volume.number
             sent = [bits_touched(at, size) for of, at, size in self._answered if of == number]
             mine = (write for write in log.writes() if write.volume is volume)
             sent.extend(bits_touched(write.sector, write.size) for write in mine)
-            failed = volume.resync.failed_bits if volume.resync is not None else 0
-            volume.target_unfinished = volume.dirty_bits > failed + sum(map(len, sent))
+            known = _ours_alone(volume) + sum(map(len, sent))
+            volume.target_unfinished = volume.dirty_bits > known
 
     def connection_lost(self) -> None:
         """Nothing sent on the old connection can be acknowledged any more."""

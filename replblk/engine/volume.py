@@ -17,7 +17,7 @@ from replblk.model.config import VolumeConfig
 from replblk.model.generation import JUST_CREATED, UuidSet, same_generation
 from replblk.model.state import State
 from replblk.model.units import bits_covered, bits_touched
-from replblk.model.vocabulary import DiskState, Role
+from replblk.model.vocabulary import ConnState, DiskState, Role
 
 if TYPE_CHECKING:
     from replblk.engine.al_gate import AlGate
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from replblk.meta.layout import Layout
     from replblk.rules.generations import Rotation
     from replblk.wire.packets import Uuids
+
+SOURCE_STATES = (ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S)
+"""The peer's data are being made as ours."""
 
 
 class Volume:
@@ -110,6 +113,9 @@ class Volume:
         self.sync_uuid_pending = False
         """Source: P_SYNC_UUID is not sent yet; target: it is not durable yet. Writes wait."""
         self.resync: ResyncProgress | None = None
+        self.marked_anew: set[int] = set()
+        """Source: blocks that were marked since the resync read them. What is on its way to the
+        target says nothing of them, nor does the target's word that it is done."""
         self.target_done = False
         """Source: the target says that the resync is done; our side of its end is under way."""
         self.target_unfinished = False
@@ -199,6 +205,8 @@ class Volume:
         if self.bitmap is None:
             return 0
         touched, end = bits_touched(sector, size_bytes), len(self.bitmap)
+        if self.state.conn in SOURCE_STATES:
+            self.marked_anew.update(touched)
         return self.bitmap.set(min(touched.start, end), min(touched.stop, end))
 
     def mark_in_sync(self, sector: int, size_bytes: int) -> int:

@@ -114,10 +114,13 @@ def rotation_at_promotion(
     """What becoming Primary does to the generation (G2, G3, and the branch of a sync source).
 
     state: the new one. forced: our disk was declared UpToDate for it. target_unfinished: as in
-    ``rotation_after``. Nodes without a local disk have no generation to rotate.
+    ``rotation_after``. Nodes without a local disk have no generation to rotate. A peer that stays,
+    Inconsistent since it passed a disk error on, gets no writes (``_turned_bad``).
     """
     if forced:
         return Rotation.NEW_CURRENT
+    if state.conn == ConnState.CONNECTED and state.pdsk == _D.INCONSISTENT:
+        return Rotation.KEEP if uuids.bitmap else Rotation.NEW_CURRENT
     if state.conn >= ConnState.CONNECTED and state.pdsk > _D.FAILED:
         return Rotation.KEEP
     if uuids.bitmap == 0:

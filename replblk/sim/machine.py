@@ -71,12 +71,14 @@ MakeNode = Callable[["Resource", "Settings", Ports], Any]
 class Life:
     """One process on a machine. Ports hold it and fall silent when it is dead."""
 
-    __slots__ = ("dead", "machine", "number")
+    __slots__ = ("dead", "gathered", "machine", "number")
 
     def __init__(self, machine: Machine, number: int) -> None:
         self.machine = machine
         self.number = number
         self.dead = False
+        self.gathered: list[ClientRequest] = []
+        """Clients' requests that the node has not been given yet."""
 
 
 class Machine:
@@ -111,6 +113,8 @@ class Machine:
         """Called at a power cut, whether a process ran or not."""
         self.step_gap_ns = 0
         """Longest wait between an event and the step for it: events gather meanwhile."""
+        self.gather_ns = 0
+        """Longest wait of a client's request for others, to be given to the node with them."""
         self.handlers: dict[str, HandlerEnds] = {}
         """How handlers end, by name; those not named end well at once."""
         self.handler_programs: dict[str, HandlerProgram] = {}
@@ -262,8 +266,24 @@ class Machine:
         self._numbers += 1
         number = self._numbers
         self._replies[number] = on_reply
-        self.deliver(self.life, "on_client_requests", [ClientRequest(number=number, **fields)])
+        request = ClientRequest(number=number, **fields)
+        if self.gather_ns:
+            self._gather(self.life, request)
+        else:
+            self.deliver(self.life, "on_client_requests", [request])
         return number
+
+    def _gather(self, life: Life, request: ClientRequest) -> None:
+        if not life.gathered:
+            wait_ns = self._chance.randrange(self.gather_ns)
+            self.world.after(wait_ns, self._deliver_gathered, life)
+        life.gathered.append(request)
+
+    def _deliver_gathered(self, life: Life) -> None:
+        requests, life.gathered = life.gathered, []
+        if len(requests) > 1:
+            self.world.mark("requests came together")
+        self.deliver(life, "on_client_requests", requests)
 
     def command(
         self, verb: str, on_answer: AnswerHandler, volume: int | None = None, **options: object

@@ -36,6 +36,7 @@ REQUIRED: tuple[str, ...] = (
     *("disk-timeout gave a disk up", "ko-count gave the peer up", "I/O suspended by hand"),
     *("an error was passed on, nothing else", "local-io-error turned the machine off"),
     *("a handler forbade a resync", "new-current-uuid done", "first sync skipped"),
+    "requests came together",
     *("switchover: done", "switchover: refused", "switchover: not in time"),
     *(f"disk error: {kind} {zone}" for kind in ("read", "write") for zone in ("data",)),
     *(f"disk error: write {zone}" for zone in ("bitmap", "al", "superblock")),

@@ -21,7 +21,7 @@ from replblk.sim.world import MICRO_NS, MILLI_NS, SECOND_NS
 
 PROFILES = (
     *("mixed", "careful", "erring", "calm", "kernel", "wide", "lies", "storm", "harsh"),
-    *("policies", "fenced", "metadata-lies", "resize", "handover", "all"),
+    *("policies", "fenced", "metadata-lies", "resize", "handover", "runs", "all"),
 )
 NARROW = ("careful", "erring", "calm")
 
@@ -83,6 +83,8 @@ class Options:
     max_epoch_size: int = 2048
     use_rle: bool = True
     step_gap_ns: int = 0
+    gather_ns: int = 0
+    """Clients' requests come together that are made within that time; 0: each alone."""
     poll_ns: int = 200 * MILLI_NS
     patience_ns: int = 30 * SECOND_NS
     """How long the first promotion waits for the pair to be connected."""

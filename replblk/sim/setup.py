@@ -85,6 +85,7 @@ def build_pair(world: World, options: Options, make_node: MakeNode = Node) -> Ne
     generation = world.chance("generation").getrandbits(64) | 1 << 63
     for machine in (first, second):
         machine.step_gap_ns = options.step_gap_ns
+        machine.gather_ns = options.gather_ns
         for volume in range(options.volumes):
             if options.fresh:
                 drive = fresh_drive(machine, volume, options.device_bytes)

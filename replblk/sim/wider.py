@@ -13,6 +13,7 @@
 * ``fenced``: fencing, and an operator who promotes anybody at any moment, but never by force.
 * ``resize``: careful, and the backing devices grow and the device is resized at bad moments.
 * ``handover``: careful, and the role moves by ``switchover`` again and again, while things break.
+* ``runs``: careful, or harsh, wide, kernel or policies, with clients' requests that come together.
 * ``all``: the seed chooses one of these, or ``mixed``.
 """
 
@@ -25,7 +26,7 @@ from replblk.model.vocabulary import Fencing, OnIoError, OnNoData, Protocol
 from replblk.sim.options import FAULTS, Fault, Options, draw, draw_faults
 from replblk.sim.policies import POLICY_FAULTS, PolicyOptions
 from replblk.sim.resizes import RESIZE_FAULTS
-from replblk.sim.world import MILLI_NS, SECOND_NS
+from replblk.sim.world import MICRO_NS, MILLI_NS, SECOND_NS
 
 WIDER_FAULTS = (
     *("stranger", "flip", "no-space", "clock-jump", "invalidate", "verify", "detach"),
@@ -35,6 +36,7 @@ WIDER_FAULTS = (
 SHARES = (
     *(("mixed", 24), ("harsh", 16), ("wide", 20), ("kernel", 12), ("storm", 6), ("lies", 4)),
     *(("policies", 10), ("fenced", 8), ("metadata-lies", 3), ("resize", 8), ("handover", 6)),
+    ("runs", 16),
 )
 QUICK = ("submit", "submit", "send", "state", "time")
 ALGORITHMS = ("md5", "sha1", "crc32c")
@@ -194,6 +196,29 @@ def _handover(options: Options, chance: random.Random) -> Options:
     return replace(options, volumes=1, fresh=False, faults=tuple(faults))
 
 
+def _runs(options: Options, chance: random.Random) -> Options:
+    """Many clients in a hurry, and what they ask for reaches the node many at a time."""
+    faults = draw_faults(chance, FAULTS)
+    widen = chance.choice((None, None, _harsh, _wide, _kernel, _policies))
+    options = replace(options, fresh=False, faults=faults)
+    if widen is not None:
+        options = widen(options, chance)
+    workload = replace(
+        options.workload,
+        clients=chance.randrange(2, 5),
+        depth=chance.choice((4, 8, 16)),
+        blocks=chance.randrange(8, 25),
+        think_ns=chance.choice((10, 100, 1000)) * MICRO_NS,
+        read=chance.randrange(1, 4),
+    )
+    return replace(
+        options,
+        writes_goal=3 * options.writes_goal,
+        gather_ns=chance.choice((50 * MICRO_NS, 500 * MICRO_NS, 3 * MILLI_NS)),
+        workload=workload,
+    )
+
+
 _WIDENED = {
     "harsh": _harsh,
     "kernel": _kernel,
@@ -205,4 +230,5 @@ _WIDENED = {
     "metadata-lies": _lies,
     "resize": _resize,
     "handover": _handover,
+    "runs": _runs,
 }

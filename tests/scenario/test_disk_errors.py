@@ -393,3 +393,26 @@ def test_the_source_can_not_read_and_passes_it_on() -> None:
     lab.cut()
     lab.in_sync()
     assert lab.differing_blocks() == []
+
+
+def test_what_fails_here_while_the_resync_is_on_its_way_to_the_peer_stays_marked() -> None:
+    """The target wrote what it had been sent: that says nothing of a write that came after."""
+    lab = ready(PASS_ON, alone=True)
+    lab.alpha.command("pause-sync", lambda answer: None)
+    lab.boot("beta")
+    lab.reaches("beta", conn=ConnState.PAUSED_SYNC_T)
+    lab.run_for(0.1)
+    lab.hold("beta")
+    lab.alpha.command("resume-sync", lambda answer: None)
+    lab.reaches("beta", conn=ConnState.SYNC_TARGET)
+    lab.run_for(0.1)
+    lab.fail("alpha", "data", "write", times=1)
+    request = lab.submit("alpha", "write", BLOCK, data=NEW)
+    lab.run_for(0.1)
+    lab.release("beta")
+    assert lab.done(request).errno == errno.EIO
+    lab.reaches("alpha", conn=ConnState.CONNECTED, pdsk=DiskState.UP_TO_DATE)
+    lab.run_for(0.1)
+    assert lab.differing_blocks() == [1]
+    assert lab.out_of_sync_kib("alpha") == 4
+    mended(lab, "beta")

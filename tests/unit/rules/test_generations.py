@@ -134,6 +134,15 @@ def test_nor_does_one_that_is_promoted_later(base: UuidSet) -> None:
     assert rotation_at_promotion(alone, branched, forced=False) == Rotation.KEEP
 
 
+def test_promoted_beside_a_disk_that_passed_its_error_on() -> None:
+    """It gets no writes, and may die before that it is bad is durable: a generation tells them."""
+    beside = PRIMARY.but(conn=C.CONNECTED, peer=Role.SECONDARY, pdsk=D.INCONSISTENT)
+    assert rotation_at_promotion(beside, UuidSet(Y), forced=False) == Rotation.NEW_CURRENT
+    assert rotation_at_promotion(beside, UuidSet(Y, X), forced=False) == Rotation.KEEP
+    syncs = beside.but(conn=C.SYNC_SOURCE)
+    assert rotation_at_promotion(syncs, UuidSet(Y, X), forced=False) == Rotation.KEEP
+
+
 def test_a_secondary_source_and_a_plain_outage_keep_their_generation() -> None:
     sync = UuidSet(Y, X).sync_started(0)
     secondary = SOURCE.but(role=Role.SECONDARY)
