@@ -242,21 +242,10 @@ class _Attachment:
     # -- judging ------------------------------------------------------------------------------
 
     def _judge(self) -> None:
+        if self._holds_other_data():
+            return
         volume, superblock, layout = self._volume, self._superblock, self._layout
         flags, state = superblock.flags, volume.state
-        if not may_attach(
-            superblock.uuids.current,
-            volume.exposed_uuid,
-            role=state.role,
-            peer=state.peer,
-            pdsk=state.pdsk,
-        ):
-            self._refuse(
-                f"Can only attach to data with current UUID={volume.exposed_uuid:016X}: this disk "
-                f"holds {superblock.uuids.current:016X}, other data than was served last",
-                ERR_OTHER_DATA,
-            )
-            return
         last = superblock.la_size_sect
         if MdFlag.CONSISTENT in flags and layout.usable_sectors < last:
             user = volume.config.options.size_sectors
@@ -280,6 +269,19 @@ class _Attachment:
         if state.conn >= ConnState.CONNECTED and volume.peer_size_sectors:
             size = min(size, max(last, volume.peer_size_sectors))
         self._take_over(size)
+
+    def _holds_other_data(self) -> bool:
+        """Whether it is refused because it lacks what the device served last."""
+        volume, state, current = self._volume, self._volume.state, self._superblock.uuids.current
+        exposed = volume.exposed_uuid
+        if may_attach(current, exposed, role=state.role, peer=state.peer, pdsk=state.pdsk):
+            return False
+        self._refuse(
+            f"Can only attach to data with current UUID={exposed:016X}: this disk holds "
+            f"{current:016X}, other data than was served last",
+            ERR_OTHER_DATA,
+        )
+        return True
 
     def _take_over(self, size: int) -> None:
         """Everything was read and is plausible: from here on the volume has these structures."""
@@ -413,6 +415,8 @@ class _Attachment:
         if volume.meta is None or volume.al_gate is None or volume.meta.dead:
             self._refuse(f"IO error(s) occurred moving the metadata: {why}", ERR_IO_MD)
             return
+        if self._holds_other_data():
+            return  # the peer, whose data it was to be compared with, went in the meantime
         if why:
             self._ctx.tell(Level.ERROR, f"the metadata stay where they were: {why}", volume.number)
         assert volume.backing is not None and volume.layout is not None

@@ -55,6 +55,30 @@ def test_a_primary_detaches_serves_from_the_peer_and_comes_back() -> None:
     assert lab.differing_blocks() == []
 
 
+def test_the_peer_goes_while_a_primary_attaches_data_that_are_older() -> None:
+    """Together the peer's data would have been copied; alone the old ones must not be served."""
+    lab = ready()
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.write("alpha", 0, DATA[::-1])
+    lab.run_for(0.1)
+    waiting = lab.ask("alpha", "attach")
+    lab.run_until(lambda: lab.alpha.node.volumes[0].meta is not None, what="all was read")
+    lab.hold("alpha")
+    lab.partition()
+    lab.reaches("alpha", pdsk=DiskState.DUNKNOWN)
+    lab.release("alpha")
+    answer = lab.answered(waiting)
+    assert answer.exit_code == 10
+    assert "Can only attach to data with current UUID=" in answer.text
+    assert lab.shows("alpha", disk=DiskState.DISKLESS)
+    lab.heal()
+    lab.connected()
+    assert lab.read("alpha", 0, BLOCK) == DATA[::-1]
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
 def test_forced_detach_of_a_primary_with_io_under_way() -> None:
     lab = ready()
     requests = [

@@ -118,6 +118,10 @@ class VolatileRing:
             self.cache.sync_range(fd, offset, length)
         self._complete(number, length)
 
+    def writes(self, fd: int, writes: list[tuple[int, int, int, int]], flags: int) -> None:
+        for number, offset, address, length in writes:
+            self.write(number, fd, offset, address, length, flags)
+
     def fdatasync(self, number: int, fd: int) -> None:
         self.cache.fdatasync(fd)
         self._complete(number, 0)
