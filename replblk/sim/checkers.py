@@ -87,7 +87,8 @@ class Checkers:
         if change.old.conn is not new.conn:
             self._audit_due = True
         both = new.role is other.serving_role is Role.PRIMARY
-        if both and self.one_primary and not self._without_data(other):
+        serve = not self.without_data(other) and not self.without_data(machine)
+        if both and self.one_primary and serve:
             raise SimulationError("two Primaries at once")
         if {new.role, new.peer} == {Role.PRIMARY} and new.conn >= ConnState.CONNECTED:
             raise SimulationError(f"two Primaries are connected: {machine} is {new}")
@@ -110,7 +111,7 @@ class Checkers:
             self._world.mark(f"became {new.conn}")
 
     @staticmethod
-    def _without_data(machine: Machine) -> bool:
+    def without_data(machine: Machine) -> bool:
         """A Primary that lost its source in a resync, and can neither read nor write anything."""
         return all(
             state.disk is DiskState.INCONSISTENT and state.conn < ConnState.CONNECTED

@@ -69,6 +69,7 @@ class Guarded:
             self._world.mark("resource-only: a gap before the peer was fenced")
             return
         self._world.mark("fencing: nothing lost")
+        self._end_who_has_no_data()
         for client in run.clients:
             client.stop(lambda: None)
         self._await(lambda: all(c.machine is None for c in run.clients), "I12: a request hangs")
@@ -131,6 +132,16 @@ class Guarded:
         for machine in self._machines:
             if self._run.operator.free(machine) and machine.connection is ConnState.STANDALONE:
                 self._command(machine, "connect", discard_my_data=False)
+
+    def _end_who_has_no_data(self) -> None:
+        """A Primary that lost its source waits for data beside another Primary: for ever, unless
+        the administrator turns its machine off."""
+        first, second = self._machines
+        if first.serving_role is second.serving_role is Role.PRIMARY:
+            for machine in self._machines:
+                if self._run.checkers.without_data(machine):
+                    self._world.mark("fenced: a Primary without data was turned off")
+                    machine.power_off()
 
     def _one_act(self) -> None:
         machine = self._chance.choice(self._machines)
