@@ -442,8 +442,11 @@ class WriteOrigin:
         resend = resend and volume.state.conn is ConnState.CONNECTED and replicates(volume.state)
         again: list[WriteRequest] = []
         epoch = None
+        bad_here = not resend and volume.state.disk is not DiskState.UP_TO_DATE
         for was_in, write in self.frozen.take(volume):
-            if not write.completed and write.local in (ABSENT, FAILED):
+            if not write.completed and (write.local in (ABSENT, FAILED) or bad_here):
+                if write.local == DONE:
+                    volume.mark_out_of_sync(write.sector, write.size)
                 write.epoch, write.local, write.net, write.enough = None, ABSENT, ABSENT, False
                 again.append(write)
             elif resend:
@@ -459,7 +462,7 @@ class WriteOrigin:
         self.flushes.thaw(volume, resend=resend)
 
     def _begin_again(self, write: WriteRequest) -> None:
-        """Neither disk has the write: its way begins anew, in the range it still holds."""
+        """No good disk has the write: its way begins anew, in the range it still holds."""
         gate, write.gate = write.gate, None
         if gate is not None:
             gate.leave(write.extents)

@@ -176,3 +176,25 @@ def test_down_of_a_suspended_primary_is_refused_and_does_not_hang() -> None:
     assert lab.command("alpha", "resume-io").exit_code == 0
     lab.run_for(0.1)
     assert lab.shows("alpha", conn=ConnState.CONNECTED)
+
+
+def test_what_only_a_bad_disk_has_is_sent_when_the_peer_is_back() -> None:
+    """The disk passed an error on, then the peer went: the write under way waits for it, and is
+    not told an error in the moment in which it can be made good."""
+    lab = lab_of(disk={"on_io_error": OnIoError.PASS_ON})
+    lab.fail("alpha", "data", "write", times=1)
+    lab.write("alpha", 4 * BLOCK, OLD)
+    lab.reaches("alpha", disk=DiskState.INCONSISTENT)
+    lab.hold("beta")
+    under_way = lab.submit("alpha", "write", BLOCK, data=NEW)
+    lab.run_for(0.05)
+    lab.partition()
+    lab.reaches("alpha", susp_nod=True)
+    lab.run_for(1)
+    assert not under_way.done
+    lab.release("beta")
+    lab.heal()
+    assert lab.done(under_way).errno == 0
+    lab.in_sync()
+    assert lab.read("alpha", BLOCK, BLOCK) == NEW
+    assert lab.differing_blocks() == []

@@ -52,6 +52,7 @@ WIDER_SEEDS = [
 WIDER_ONCE_FAILED = (
     ("runs", 6000580),  # the peer went while a diskless Primary attached: older data were served
     ("fenced", 7000151),  # not the pair's fault: one of the two Primaries had no data to serve
+    ("policies", 7001366),  # a frozen write that only the bad disk had was told EIO
     ("runs", 37),  # resync data that were on their way withdrew the mark of a later, failed write
     ("policies", 5001745),  # promoted beside a disk that had passed its error on: no generation
     ("metadata-lies", 1000002),  # P_SYNC_UUID overtook the consent to invalidate: a protocol error
