@@ -90,9 +90,8 @@ class DiskIo:
             then(errno, data)
         else:
             then([what], errno)
-        if volume.in_flight == 0 and volume.when_drained is not None:
-            action, volume.when_drained = volume.when_drained, None
-            action()
+        if not volume.in_flight:
+            self._drained(volume)
 
     def all_done(self, answers: list[DiskAnswer]) -> None:
         """Operations ended, in this order: as if ``done`` were told of each. Writes of ``writes``
@@ -124,7 +123,13 @@ class DiskIo:
     def _told(self, volume: Volume, stored: Stored, good: list[Any]) -> None:
         volume.in_flight -= len(good)
         stored(good, 0)
-        if volume.in_flight == 0 and volume.when_drained is not None:
+        if not volume.in_flight:
+            self._drained(volume)
+
+    @staticmethod
+    def _drained(volume: Volume) -> None:
+        """Nothing of it is in flight: whoever waits for that goes on."""
+        if volume.when_drained is not None:
             action, volume.when_drained = volume.when_drained, None
             action()
 
