@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 from bitarray import bitarray
 
 from replblk.engine.resync_progress import ResyncProgress
-from replblk.engine.volume import SOURCE_STATES
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
-from replblk.model.vocabulary import ConnState, DiskState
+from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState
 from replblk.wire.bitmap_code import BitmapDecoder, encode_bitmap
 from replblk.wire.packets import SPECS, Cmd, SyncUuid
 

@@ -14,11 +14,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from replblk.engine.peer_reads import read_for_peer
-from replblk.engine.volume import SOURCE_STATES
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.units import REQUEST_BYTES_MAX, bits_touched
-from replblk.model.vocabulary import ConnState, DiskState
+from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState
 from replblk.wire import auth
 from replblk.wire.hot import block_ack, data_header
 from replblk.wire.packets import ID_SYNCER, BlockDesc, BlockRequest, Cmd

@@ -17,7 +17,7 @@ from replblk.model.config import VolumeConfig
 from replblk.model.generation import JUST_CREATED, UuidSet, same_generation
 from replblk.model.state import State
 from replblk.model.units import bits_covered, bits_touched
-from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.model.vocabulary import SOURCE_STATES, DiskState, Role
 
 if TYPE_CHECKING:
     from replblk.engine.al_gate import AlGate
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from replblk.meta.layout import Layout
     from replblk.rules.generations import Rotation
     from replblk.wire.packets import Uuids
-
-SOURCE_STATES = (ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S)
-"""The peer's data are being made as ours."""
 
 
 class Volume:

@@ -58,6 +58,10 @@ class ConnState(_Named):
     BEHIND = 23
 
 
+SOURCE_STATES = frozenset({ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S})
+"""The peer's data are being made as ours."""
+
+
 class DiskState(_Named):
     """Disk state (4 bits); the numeric order is meant and used by the rules."""
 

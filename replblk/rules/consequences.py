@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import Enum
 
 from replblk.model.state import State
-from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState, Role
 from replblk.rules.generations import (
     Rotation,
     lost_peer_data,
@@ -161,7 +161,7 @@ def _after_resync(old: State, new: State, apv: int) -> list[Follow]:
     finished = old.conn >= _C.SYNC_SOURCE and new.conn == _C.CONNECTED
     alive = new.disk >= _D.INCONSISTENT and new.pdsk >= _D.INCONSISTENT
     was_target = old.conn in (_C.SYNC_TARGET, _C.PAUSED_SYNC_T)
-    was_source = old.conn in (_C.SYNC_SOURCE, _C.PAUSED_SYNC_S)
+    was_source = old.conn in SOURCE_STATES
     if finished and alive and was_target:
         todo.append(Follow.CALL_AFTER_RESYNC_TARGET)
     if finished and was_source and _both_good(new):
@@ -177,8 +177,7 @@ def _after_resync(old: State, new: State, apv: int) -> list[Follow]:
 
 
 def _entered_sync_source(old: State, new: State) -> bool:
-    source = (_C.SYNC_SOURCE, _C.PAUSED_SYNC_S)
-    return new.conn in source and old.conn not in source
+    return new.conn in SOURCE_STATES and old.conn not in SOURCE_STATES
 
 
 def _both_good(state: State) -> bool:

@@ -25,14 +25,13 @@ from replblk.model.generation import (
     with_role,
 )
 from replblk.model.state import State
-from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState, Role
 
 _D = DiskState
 _READABLE: Final = frozenset({_D.INCONSISTENT, _D.CONSISTENT, _D.UP_TO_DATE})
 _GONE: Final = frozenset(
     {_D.DISKLESS, _D.ATTACHING, _D.FAILED, _D.NEGOTIATING, _D.DUNKNOWN, _D.OUTDATED}
 )
-_SOURCE: Final = frozenset({ConnState.SYNC_SOURCE, ConnState.PAUSED_SYNC_S})
 _GONE_FOR_SURE: Final = frozenset({_D.DISKLESS, _D.FAILED, _D.OUTDATED})
 
 
@@ -63,7 +62,7 @@ def lost_peer_data(old: State, new: State) -> bool:
     """The part of G1 and G4 that needs no UUIDs: data written from now on will miss at the peer."""
     if new.disk != _D.UP_TO_DATE:
         return False
-    if old.conn in _SOURCE and new.conn < ConnState.CONNECTED and new.role == Role.PRIMARY:
+    if old.conn in SOURCE_STATES and new.conn < ConnState.CONNECTED and new.role == Role.PRIMARY:
         return True  # it may have finished the resync, unseen
     if old.disk == _D.ATTACHING and new.conn < ConnState.CONNECTED and new.role == Role.PRIMARY:
         return True  # the peer was lost while there was no disk to begin one on
@@ -104,7 +103,7 @@ def rotation_after(
         return Rotation.KEEP
     if uuids.bitmap == 0:
         return Rotation.NEW_CURRENT
-    branches = old.conn in _SOURCE and new.role == Role.PRIMARY and not target_unfinished
+    branches = old.conn in SOURCE_STATES and new.role == Role.PRIMARY and not target_unfinished
     return Rotation.BRANCH if branches else Rotation.KEEP
 
 
