@@ -94,6 +94,9 @@ class Register:
         self._reads: list[int] = []
         """When the reads began that still run."""
         self.weak = False
+        self.fua_covers = True
+        """A write with FUA is on both nodes when it is answered; with protocols A and B it is durable
+        on the Primary, and a flush only sees to the peer."""
         self.loose = False
         """Nothing is promised of what sectors hold: see ``adopt``."""
         self._uncovered: list[Write] = []
@@ -133,9 +136,9 @@ class Register:
             write.end = self.tick()
             write.failed = failed
             write.certain = certain
-            write.covered = certain and fua
+            write.covered = certain and fua and self.fua_covers
             del self._running[write.number]
-            if self.weak and certain and not fua:
+            if self.weak and certain and not write.covered:
                 self._uncovered.append(write)
 
     def flushed(self, volume: int, begin: int) -> None:

@@ -155,6 +155,7 @@ class Run:
         """
         register = self.workload.register
         register.weak = True
+        register.fua_covers = self.options.protocol is Protocol.C
         for machine in self.network.machines:
             machine.on_power.append(lambda _: register.shake())
             if self.options.protocol is not Protocol.C:

@@ -92,6 +92,23 @@ def test_a_write_in_doubt_is_history_once_another_was_acknowledged() -> None:
     assert register.expected(0, 7) == [2]
 
 
+@pytest.mark.parametrize(("fua_covers", "safe"), [(True, [2]), (False, [1, 2])])
+def test_where_the_peer_may_lag_behind_fua_is_safe_on_one_node_only(
+    fua_covers: bool, safe: list[int]
+) -> None:
+    register = Register()
+    _write(register, 1)
+    register.weak, register.fua_covers = True, fua_covers
+    register.end_write(register.begin_write(2, 0, ONE), certain=True, fua=True)
+    assert register.expected(0, 7) == [2]
+    register.shake()
+    assert register.expected(0, 7) == safe
+    register.end_write(register.begin_write(3, 0, ONE), certain=True, fua=True)
+    register.flushed(0, register.tick())
+    register.shake()
+    assert register.expected(0, 7) == [3]
+
+
 def test_a_trim_leaves_zeroes_or_what_was_there() -> None:
     register = Register()
     _write(register, 1)
