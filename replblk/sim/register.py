@@ -95,8 +95,8 @@ class Register:
         """When the reads began that still run."""
         self.weak = False
         self.fua_covers = True
-        """A write with FUA is on both nodes when it is answered; with protocols A and B it is durable
-        on the Primary, and a flush only sees to the peer."""
+        """A write with FUA is on both nodes when it is answered. With protocols A and B it is safe
+        on the Primary alone, and only a flush sees to the peer."""
         self.loose = False
         """Nothing is promised of what sectors hold: see ``adopt``."""
         self._uncovered: list[Write] = []
