@@ -71,16 +71,20 @@ class BackingDevice:
         """
         return os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
 
-    def direct_fd(self) -> int:
+    def direct_fd(self, *, lock: bool) -> int:
         """An open file description that goes past the page cache. Raises OSError where that can't
         be had, or not in whole sectors of 512 bytes: tried out, because no flag tells it surely.
+
+        lock: with the range lock, for what outlives a killed process; only one can have it.
         """
         fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
         try:
             with mmap.mmap(-1, mmap.PAGESIZE) as page, memoryview(page)[512:1024] as sector:
                 if os.preadv(fd, [sector], 512) != 512:
                     raise OSError(errno.EIO, "a sector could not be read past the page cache")
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+            if lock:
+                whole = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, whole)
         except BaseException:
             os.close(fd)
             raise

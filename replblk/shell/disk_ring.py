@@ -149,7 +149,7 @@ class RingDisk(GatheringDisk):
         self._pool = Pool()
         self._zeroes: Slot | None = None
         self._retrying = False
-        self._fd = device.direct_fd()
+        self._fd = device.direct_fd(lock=True)
         self._warm = WarmReads(device)
         try:
             self._ring = Ring(RING_ENTRIES)

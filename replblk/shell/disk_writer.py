@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import threading
 import time
@@ -33,8 +34,8 @@ IOV_MAX = 1024
 """Pieces of one pwritev (Linux UIO_MAXIOV)."""
 RUN_BYTES_MAX = 8 << 20
 """Longest merged write."""
-ZERO_PIECE = bytes(1 << 20)
-"""Written again and again where the file system can't zero a range itself."""
+ZERO_PIECE = memoryview(mmap.mmap(-1, 1 << 20))
+"""Written again and again where the file system can't zero a range itself; aligned for O_DIRECT."""
 
 FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
@@ -113,6 +114,8 @@ class WriteQueue:
 class DiskWriter:
     """One commit thread with an open file description of its own (see ``second_fd`` for why)."""
 
+    run_bytes_max = RUN_BYTES_MAX
+
     def __init__(self, fd: int, queue: WriteQueue, report: Report, name: str) -> None:
         self._fd = fd
         self._queue = queue
@@ -139,8 +142,8 @@ class DiskWriter:
                 op.errno = errno.EIO
             return
         began_ns = time.monotonic_ns()
-        for run in merged_runs([op for op in batch if op.data is not None]):
-            self._write_run(run)
+        writes = [op for op in batch if op.data is not None]
+        self._write_runs(merged_runs(writes, self.run_bytes_max))
         for op in batch:
             if op.data is None and op.length:
                 op.errno = self._zero(op)
@@ -164,6 +167,10 @@ class DiskWriter:
             for op in durable:
                 op.errno = errno.EIO
 
+    def _write_runs(self, runs: list[list[WriteOp]]) -> None:
+        for run in runs:
+            self._write_run(run)
+
     def _write_run(self, run: list[WriteOp]) -> None:
         """Write neighbours together. An error is never tried again: what was not written failed."""
         written = 0
@@ -186,7 +193,7 @@ class DiskWriter:
         done = 0
         try:
             while done < op.length:
-                piece = memoryview(ZERO_PIECE)[: op.length - done]
+                piece = ZERO_PIECE[: op.length - done]
                 done += os.pwrite(self._fd, piece, op.offset + done)
         except OSError as error:
             return error.errno or errno.EIO

@@ -1,7 +1,8 @@
 """Opens the backing devices of a resource, each by the fastest way that the system allows.
 
-io_uring with O_DIRECT where both can be had, else threads over the page cache: both keep the same
-promises and pass the same tests. Which one it is, and why not the other, is told to *log*.
+io_uring with O_DIRECT where both can be had; else threads with O_DIRECT and the kernel's AIO; else
+threads over the page cache. All keep the same promises and pass the same tests. Which one it is,
+and why not a quicker one, is told to *log*.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ AnyDisk = FileDisk | RingDisk
 
 
 class FileDisks:
-    """``engine.ports.Disks``. paths: by volume number; ring: whether io_uring may be tried.
+    """``engine.ports.Disks``. paths: by volume number; ring, direct: whether io_uring, and threads
+    past the page cache, may be tried.
 
     known: what is noted of the devices' sizes, by volume number.
     """
@@ -37,6 +39,7 @@ class FileDisks:
         *,
         latencies: Latencies | None = None,
         ring: bool = True,
+        direct: bool = True,
         known: dict[int, LastKnownSize] | None = None,
     ) -> None:
         self._known = known or {}
@@ -46,6 +49,7 @@ class FileDisks:
         self._on_done = on_done
         self._log = log
         self._ring = ring
+        self._direct = direct
         self._open: list[AnyDisk] = []
         self._devices: dict[int, tuple[BackingDevice, bool]] = {}
         """Each volume's device of late, and whether it punches holes."""
@@ -57,19 +61,29 @@ class FileDisks:
         if isinstance(device, OpenFailed):
             return device
         device.known = self._known.get(volume)
-        disk: AnyDisk | None = None
-        if self._ring:
-            try:
-                disk = RingDisk(device, self._loop, self._on_done, self._latencies)
-            except OSError as refused:
-                why = refused.strerror or os.strerror(refused.errno or 0)
-                self._log(f"{path}: without io_uring and O_DIRECT ({why}); threads do it, slower")
-        if disk is None:
-            disk = FileDisk(device, self._loop, self._on_done, latencies=self._latencies)
+        disk = self._quickest(path, device)
         self._open.append(disk)
         punches = not device.is_block_device and punches_holes(device.fd, device.size_bytes)
         self._devices[volume] = (device, punches)
         return disk
+
+    def _quickest(self, path: str, device: BackingDevice) -> AnyDisk:
+        if self._ring:
+            try:
+                return RingDisk(device, self._loop, self._on_done, self._latencies)
+            except OSError as refused:
+                self._log(f"{path}: without io_uring ({_reason(refused)}); threads do it, slower")
+        if self._direct:
+            try:
+                return FileDisk(
+                    device, self._loop, self._on_done, latencies=self._latencies, direct=True
+                )
+            except OSError as refused:
+                self._log(
+                    f"{path}: not past the page cache either ({_reason(refused)}); every flush "
+                    "writes its pages back"
+                )
+        return FileDisk(device, self._loop, self._on_done, latencies=self._latencies)
 
     def runs(self, volume: int, offset: int, length: int, most: int) -> Runs:
         """Data and holes of a volume's device, as ``holes.runs_of``; a block device, or none at
@@ -94,3 +108,7 @@ class FileDisks:
                 disk.end_step()
         if closed:
             self._open = [disk for disk in self._open if not disk.closed]
+
+
+def _reason(refused: OSError) -> str:
+    return refused.strerror or os.strerror(refused.errno or 0)

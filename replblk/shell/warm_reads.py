@@ -32,7 +32,7 @@ class WarmReads:
         self._fd = -1
         self._skip = 0
         self._cold = 0
-        if not device.is_block_device and _file_system(device.fd) in _TRUSTED:
+        if drops_cached_pages(device):
             self._fd = device.second_fd()
 
     def read(self, offset: int, length: int) -> bytes | None:
@@ -67,6 +67,11 @@ class WarmReads:
         (pages,) = struct.unpack_from("Q", found.raw)
         first, last = offset // _PAGE_BYTES, (offset + length - 1) // _PAGE_BYTES
         return bool(pages >= last - first + 1)
+
+
+def drops_cached_pages(device: BackingDevice) -> bool:
+    """Whether a direct write leaves no cached page of what was there before."""
+    return not device.is_block_device and _file_system(device.fd) in _TRUSTED
 
 
 def _file_system(fd: int) -> int:

@@ -89,9 +89,10 @@ class _Looped:
 
 
 class ShellDiskRig(_Looped):
-    """A file in a temporary directory behind ``shell.disk_ring``, or else ``shell.disk``."""
+    """A file in a temporary directory behind ``shell.disk_ring``, or else ``shell.disk``: *direct*,
+    or over the page cache."""
 
-    def __init__(self, folder: Path, size_bytes: int, *, ring: bool) -> None:
+    def __init__(self, folder: Path, size_bytes: int, *, ring: bool, direct: bool = False) -> None:
         super().__init__()
         self.recorder = Recorder()
         self.path = folder / "disk"
@@ -104,12 +105,13 @@ class ShellDiskRig(_Looped):
             self.recorder.on_disk_answers,
             self.refusals.append,
             ring=ring,
+            direct=direct,
         )
 
     def open(self) -> Disk | OpenFailed:
         disk = self._disks.open(0)
         if self.refusals:
-            pytest.skip(f"no io_uring with O_DIRECT here: {self.refusals[0]}")
+            pytest.skip(f"no O_DIRECT, or no io_uring or AIO, here: {self.refusals[0]}")
         return disk
 
     def submit(self) -> None:
@@ -148,6 +150,13 @@ class ShellClockRig(_Looped):
 @contextlib.contextmanager
 def threads_disk(folder: Path, size_bytes: int) -> Iterator[DiskRig]:
     rig = ShellDiskRig(folder, size_bytes, ring=False)
+    yield rig
+    rig.loop.close()
+
+
+@contextlib.contextmanager
+def direct_disk(folder: Path, size_bytes: int) -> Iterator[DiskRig]:
+    rig = ShellDiskRig(folder, size_bytes, ring=False, direct=True)
     yield rig
     rig.loop.close()
 
@@ -304,7 +313,12 @@ def sim_handlers() -> Iterator[HandlerRig]:
     yield SimHandlerRig()
 
 
-DISK_RIGS = {"threads": threads_disk, "ring": ring_disk, "sim": sim_disk}
+DISK_RIGS = {
+    "threads": threads_disk,
+    "direct": direct_disk,
+    "ring": ring_disk,
+    "sim": sim_disk,
+}
 LINK_RIGS = {"shell": shell_links, "sim": sim_links}
 HANDLER_RIGS = {"shell": shell_handlers, "sim": sim_handlers}
 CLOCK_RIGS = {"shell": shell_clock, "sim": sim_clock}

@@ -1,4 +1,4 @@
-"""A daemon that reaches its disks by threads and system calls, though it could use io_uring.
+"""A daemon that reaches its disks by threads and plain system calls, though it could do better.
 
     python -m tests.processes.threads_disk <arguments of replblk>
 
@@ -15,5 +15,5 @@ from replblk.shell import daemon
 from replblk.shell.disks import FileDisks
 
 if __name__ == "__main__":
-    daemon.FileDisks = partial(FileDisks, ring=False)  # type: ignore[misc,assignment]
+    daemon.FileDisks = partial(FileDisks, ring=False, direct=False)  # type: ignore[misc,assignment]
     sys.exit(main(sys.argv[1:]))

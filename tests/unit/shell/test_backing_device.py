@@ -112,7 +112,7 @@ def test_what_a_killed_daemon_left_in_a_ring_is_waited_for(
     path = file_of(tmp_path / "disk")
     killed = open_backing_device(str(path))
     assert isinstance(killed, BackingDevice)
-    under_way = killed.direct_fd()
+    under_way = killed.direct_fd(lock=True)
     killed.close()
     answer = refused(path)
     assert answer.number == 106
@@ -128,5 +128,5 @@ def test_a_device_with_its_own_ring_is_closed_and_opened_again(tmp_path: Path) -
     for _ in range(2):
         device = open_backing_device(str(path))
         assert isinstance(device, BackingDevice)
-        os.close(device.direct_fd())
+        os.close(device.direct_fd(lock=True))
         device.close()

@@ -139,7 +139,8 @@ class Rig:
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr(disk_ring, "Ring", ScriptedRing)
     monkeypatch.setattr(
-        "replblk.shell.backing_device.BackingDevice.direct_fd", lambda device: device.second_fd()
+        "replblk.shell.backing_device.BackingDevice.direct_fd",
+        lambda device, lock: device.second_fd(),
     )
     made = Rig(tmp_path / "disk")
     yield made
@@ -331,21 +332,24 @@ def test_what_the_kernel_can_not_take_just_now_is_offered_again(rig: Rig) -> Non
     assert rig.outcomes() == {1: 0}
 
 
-def test_where_the_ring_is_refused_threads_do_it_and_the_log_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("aio", [True, False])
+def test_where_the_ring_is_refused_threads_do_it_and_the_log_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aio: bool
 ) -> None:
     def refused(entries: int) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(disk_ring, "Ring", refused)
+    if not aio:
+        monkeypatch.setattr("replblk.shell.disk.Aio", refused)
     path = tmp_path / "disk"
     path.write_bytes(bytes(1 << 20))
     loop, recorder, told = uvloop.new_event_loop(), Recorder(), []
     disks = FileDisks({0: str(path)}, loop, recorder.on_disk_answers, told.append)
     disk = disks.open(0)
     assert isinstance(disk, FileDisk)
-    assert len(told) == 1
-    assert "io_uring" in told[0]
+    assert "without io_uring (Operation not permitted)" in told[0]
+    assert ["not past the page cache" in line for line in told[1:]] == [True] * (not aio)
     disk.close()
     loop.close()
 

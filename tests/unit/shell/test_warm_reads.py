@@ -51,7 +51,7 @@ def test_what_is_cached_is_read_without_the_disk(device: BackingDevice) -> None:
 def test_a_direct_write_is_seen_by_the_next_read(device: BackingDevice) -> None:
     """The page of it is dropped: the range is not warm any more, so the disk is asked."""
     reads = warm(device)
-    direct = device.direct_fd()
+    direct = device.direct_fd(lock=False)
     try:
         with mmap.mmap(-1, 4096) as page:
             page[:] = b"w" * 4096
