@@ -36,6 +36,9 @@ class AppFlushes:
 
     def on_flush(self, volume: Volume, request: ClientRequest) -> None:
         """A client flushes."""
+        if volume.paused is not None:
+            volume.paused.append(lambda: self.on_flush(volume, request))
+            return
         volume.app_pending += 1
         if way_of(self._ctx, volume).wait or volume.sync_uuid_pending:
             volume.app_pending -= 1

@@ -22,17 +22,13 @@ from replblk.engine.ports import Answer, Command
 from replblk.engine.resume import resumption
 from replblk.model.state import State
 from replblk.model.vocabulary import Code, ConnState, DiskState, Role
-from replblk.rules.transitions import (
-    DETACH,
-    INVALIDATE,
-    INVALIDATE_REMOTE,
-    VERIFY,
-)
+from replblk.rules.transitions import INVALIDATE, INVALIDATE_REMOTE, VERIFY
 
 if TYPE_CHECKING:
     from replblk.engine.attach import Attach
     from replblk.engine.connection import Connection
     from replblk.engine.context import Context
+    from replblk.engine.detaching import Detaching
     from replblk.engine.fencing import PeerFencing
     from replblk.engine.handover import Handover
     from replblk.engine.role_change import RoleChange
@@ -60,6 +56,7 @@ class Commands:
         sizes: DeviceSize,
         fencing: PeerFencing,
         handover: Handover,
+        detaching: Detaching,
     ) -> None:
         self._ctx = ctx
         self._attach = attach
@@ -70,6 +67,7 @@ class Commands:
         self._fencing = fencing
         self._disconnect = Disconnect(ctx, connection, requests)
         self._handover = handover
+        self._detaching = detaching
         handover.give, handover.resume = self._give, self._resume_when_safe
         self._queue: deque[tuple[Command, Then]] = deque()
         self._running: Command | None = None
@@ -303,7 +301,7 @@ class Commands:
             else:
                 then(refusal(code))
 
-        self._requests.retrying(volume, DETACH, answered)
+        self._detaching.run(volume, answered)
 
     # -- connection ---------------------------------------------------------------------------
 

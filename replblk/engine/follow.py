@@ -66,6 +66,8 @@ class FollowUps:
     def after(self, volume: Volume, old: State, new: State) -> None:
         """Do all that follows."""
         self.news.before(volume, new)
+        if new.conn < ConnState.CONNECTED:
+            volume.peer_detaches = False
         if old.conn < ConnState.CONNECTED <= new.conn:
             self.fencing.peer_is_back(volume)
         for follow in after_change(old, new, apv=self._ctx.peer.apv or 101):
@@ -143,9 +145,11 @@ class FollowUps:
     def _rotate(self, volume: Volume, old: State, new: State) -> None:
         """The peer misses what is written now: a new generation, durable before any reply."""
         serving_diskless = new.peer is Role.PRIMARY and new.pdsk < DiskState.INCONSISTENT
-        if serving_diskless and old.pdsk in (new.pdsk, DiskState.DUNKNOWN):
-            # It may yet refuse us, as not holding what it served last: nothing differs before its
-            # first write, and a generation made for nothing would end in a split brain.
+        unnamed = volume.peer_detaches or old.pdsk in (new.pdsk, DiskState.DUNKNOWN)
+        if serving_diskless and unnamed:
+            # It may yet refuse us, as not holding what it served last, or have let its disk go with
+            # nothing in flight: nothing differs before its first write, and a generation made for
+            # nothing would end in a split brain.
             volume.generation_due = True
             return
         rotation = rotation_after(

@@ -334,12 +334,11 @@ def send_sizes(ctx: Context, volume: Volume, *, dds_flags: int = 0, asks: bool =
     )
 
 
-def send_uuids(ctx: Context, volume: Volume) -> None:
-    """Our generation; not sent at all without a disk."""
+def send_uuids(ctx: Context, volume: Volume, flags: int = 0) -> None:
+    """Our generation; not sent at all without a disk. flags: what is said this once."""
     if volume.state.disk < DiskState.NEGOTIATING:
         return
     negotiating = volume.state.disk is DiskState.NEGOTIATING
-    flags = 0
     if volume.discard_my_data:
         flags |= UUID_FLAG_DISCARD_MY_DATA
     if volume.crashed_primary:

@@ -17,6 +17,7 @@ from replblk.engine.attach import Attach
 from replblk.engine.commands import Commands
 from replblk.engine.connection import Connection
 from replblk.engine.context import Context
+from replblk.engine.detaching import Detaching
 from replblk.engine.disk_failure import DiskFailure
 from replblk.engine.disk_io import DiskIo
 from replblk.engine.follow import FollowUps
@@ -147,6 +148,7 @@ class Node:
             sizes=self._sizes,
             fencing=self._follow.fencing,
             handover=self._handover,
+            detaching=Detaching(ctx, self._requests, self._writes),
         )
         self._routes = self._table()
         runs.wire(

@@ -40,6 +40,7 @@ class PeerNews:
             and old.disk > DiskState.FAILED
             and new.conn >= ConnState.CONNECTED
             and new.pdsk is DiskState.UP_TO_DATE
+            and not volume.detaches_unnamed
             and theirs is not None
             and same_generation(theirs.current, volume.uuids.current)
         ):

@@ -112,6 +112,10 @@ class PeerState:
 
     def on_state(self, volume: Volume, packet: StateWord) -> None:
         """P_STATE: the peer's view; while connecting it decides about the resync."""
+        self._judge_state(volume, packet)
+        volume.peer_detaches = False  # its disk is gone, or it keeps it
+
+    def _judge_state(self, volume: Volume, packet: StateWord) -> None:
         told = State.unpack(packet.word)
         old = volume.state
         if old.conn <= ConnState.TEAR_DOWN:

@@ -71,6 +71,9 @@ class ReadPath:
 
     def on_read(self, volume: Volume, request: ClientRequest) -> None:
         """A client reads."""
+        if volume.paused is not None:
+            volume.paused.append(lambda: self.on_read(volume, request))
+            return
         volume.app_pending += 1
         self._admit(ReadRequest(volume, request, self._ctx.timers.now_ns))
 

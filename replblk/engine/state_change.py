@@ -2,6 +2,8 @@
 
     ours:   judged here ─► P_STATE_CHG_REQ ─► P_STATE_CHG_REPLY ─► judged again, committed
     theirs: P_STATE_CHG_REQ ─► mirrored, judged, committed ─► P_STATE_CHG_REPLY
+            the disk of a quiet Primary: judged ─► P_STATE_CHG_REPLY "nothing done"; its P_STATE
+            says when the disk is gone (``detaching``)
     leaving: P_CONN_ST_CHG_REQ / _REPLY, for all volumes at once
 
 One request of ours at a time. When both nodes ask at once, the one that resolves conflicts refuses
@@ -15,10 +17,13 @@ from typing import TYPE_CHECKING
 
 from replblk.engine.context import SECOND_NS, TENTH_NS
 from replblk.model.errors import PeerError
+from replblk.model.generation import same_generation
 from replblk.model.notices import Level
 from replblk.model.state import State
 from replblk.model.vocabulary import CODE_TEXT, Code, ConnState, DiskState, Role
+from replblk.rules.detaching import may_wait_for_a_write
 from replblk.rules.transitions import (
+    DETACH,
     Accepted,
     StateRequest,
     allowed_remote_request,
@@ -26,7 +31,7 @@ from replblk.rules.transitions import (
     is_cluster_wide,
     mirror,
 )
-from replblk.wire.packets import Cmd, StateChange, StateReply
+from replblk.wire.packets import UUID_FLAG_DETACHES, Cmd, StateChange, StateReply
 
 if TYPE_CHECKING:
     from replblk.engine.context import Context
@@ -49,6 +54,7 @@ def stays_inconsistent(ctx: Context, volume: Volume) -> bool:
     )
 
 
+PEER_DETACHES = mirror(*DETACH)
 TRANSIENT_TRIES_NS = 60 * SECOND_NS
 """How long a change refused as transient (-18) is tried again."""
 
@@ -155,8 +161,15 @@ class StateRequests:
             self._told_no(reply.retcode, volume)
             then(Code.CW_FAILED_BY_PEER)
             return
+        unnamed = wish == DETACH and reply.retcode == Code.NOTHING_TO_DO
+        if unnamed and volume.state.conn is not ConnState.CONNECTED:
+            then(Code.IN_TRANSIENT_STATE)  # it asked for our data meanwhile, and knows of no detach
+            return
         wanted = apply_mask(volume.state, wish.mask, wish.val)
-        then(self._ctx.states.propose(volume, wanted, "administrator, peer agrees"))
+        volume.detaches_unnamed = unnamed
+        code = self._ctx.states.propose(volume, wanted, "administrator, peer agrees")
+        volume.detaches_unnamed = False
+        then(code)
 
     def _told_no(self, retcode: int, volume: Volume | None) -> None:
         try:
@@ -216,12 +229,29 @@ class StateRequests:
             return Code.CONCURRENT_ST_CHG
         old = volume.state
         wanted = apply_mask(old, wish.mask, wish.val)
+        if wish == PEER_DETACHES and self._may_detach_unnamed(volume):
+            verdict = self._ctx.states.judge(volume, wanted)
+            volume.peer_detaches = isinstance(verdict, Accepted)
+            return Code.NOTHING_TO_DO if isinstance(verdict, Accepted) else verdict
         if self._forced_promotion(old, wanted):
             volume.consider_resync = True
         code = self._ctx.states.propose(volume, wanted, "peer's request")
         if code < Code.SUCCESS:
             volume.consider_resync = False
         return code
+
+    @staticmethod
+    def _may_detach_unnamed(volume: Volume) -> bool:
+        """Whether nothing differs, or will, before the first write that only our disk gets."""
+        theirs, own = volume.peer_uuids, volume.uuids
+        return (
+            theirs is not None
+            and bool(theirs.flags & UUID_FLAG_DETACHES)
+            and same_generation(theirs.current, own.current)
+            and own.bitmap == 0
+            and not volume.primary
+            and may_wait_for_a_write(volume.state)
+        )
 
     @staticmethod
     def _forced_promotion(old: State, wanted: State) -> bool:

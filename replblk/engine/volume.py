@@ -95,18 +95,25 @@ class Volume:
         self.ranges = Ranges()
         self.held: deque[Callable[[], None]] = deque()
         """Application requests that wait for the state to let them go on."""
+        self.paused: deque[Callable[[], None]] | None = None
+        """Application requests that wait until it is decided whether the disk is let go."""
         self.replies_held = 0
         """> 0: a new generation is being made durable; no write is acknowledged before."""
         self.held_replies: list[Callable[[bool], None]] = []
         self.generation_failed = False
         self.awaits_peer_generation = False
         """Our disk failed: nothing is acknowledged before the peer began a new generation."""
+        self.detaches_unnamed = False
+        """While our disk is let go with nothing in flight: nothing waits for a generation."""
         self.awaits_peer_disk = False
         """The peer refused a write, and its P_STATE has not told yet what became of its disk."""
         self.generation_planned: Rotation | None = None
         """The peer was lost while I/O is suspended: what begins before I/O goes on without it."""
         self.generation_due = False
         """A diskless Primary uses our disk: its first write begins a new generation."""
+        self.peer_detaches = False
+        """A Primary with nothing in flight may detach, and its P_STATE is not in yet: what it then
+        writes begins a new generation, not the loss of its disk."""
         self.sync_uuid_pending = False
         """Source: P_SYNC_UUID is not sent yet; target: it is not durable yet. Writes wait."""
         self.resync: ResyncProgress | None = None
@@ -272,6 +279,13 @@ class Volume:
             good, self.generation_failed = not self.generation_failed, False
             for reply in replies:
                 reply(good)
+
+    def go_on(self) -> None:
+        """What came while the disk was about to be let go begins now."""
+        assert self.paused is not None
+        waiting, self.paused = self.paused, None
+        for action in waiting:
+            action()
 
     def release_held(self) -> None:
         """Let the requests that waited for a state try again, in their order."""

@@ -91,6 +91,9 @@ class WriteOrigin:
 
     def on_write(self, volume: Volume, request: ClientRequest) -> None:
         """A client writes, zeroes or trims."""
+        if volume.paused is not None:
+            volume.paused.append(lambda: self.on_write(volume, request))
+            return
         volume.app_pending += 1
         write = WriteRequest(volume, request)
         write.arrived_ns = self._ctx.timers.now_ns

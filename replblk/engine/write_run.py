@@ -83,7 +83,8 @@ class WriteRuns:
         the first that was not begun. Nothing in here changes a state."""
         ctx, log = self._ctx, self._log
         way, gate, link = way_of(ctx, volume), volume.al_gate, ctx.peer.data
-        if not way.straight or volume.sync_uuid_pending or gate is None or link is None:
+        waits = volume.sync_uuid_pending or volume.paused is not None
+        if not way.straight or waits or gate is None or link is None:
             return at
         hot = gate.log_at_once
         if hot is None:

@@ -4,8 +4,8 @@ With resource-and-stonith and an agent that never lies (``fence_agent``) nothing
 lost and no split brain may arise, whatever is promoted when: the nodes themselves must refuse. With
 resource-only a Primary goes on while its peer is being fenced. What it acknowledges in that time is
 lost to whoever is promoted after its death, and has a generation of its own even if the peer's disk
-has it, which neither can know: such a run ends where that happens; in all others the same is
-demanded.
+has it, or if there was nothing to acknowledge, which neither can know: such a run ends where that
+happens; in all others the same is demanded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from replblk.model.vocabulary import ConnState, DiskState, Fencing, Role
 from replblk.sim.fence_agent import FenceAgent
+from replblk.sim.image import current_uuid
 from replblk.sim.world import MILLI_NS, SECOND_NS, SimulationError
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ class Guarded:
         self._given = 0
         self._alone: set[str] = set()
         """Who acknowledged writes alone while nobody knew the peer to be fenced."""
+        self._left_alone: dict[tuple[str, int], int] = {}
+        """Machine and volume: the current UUID with which a Primary lost a peer that is not fenced,
+        until they meet again. Another one by now was begun alone, with or without a write."""
         self._gap = False
+        self._gap_with_writes = False
         for machine in self._machines:
             machine.on_state.append(self._on_state)
         run.workload.on_ack.append(self._on_ack)
@@ -104,14 +109,36 @@ class Guarded:
             self._world.mark(f"frozen I/O goes on, the peer is {'back' if back else 'fenced'}")
         if new.pdsk <= DiskState.OUTDATED or self._run.checkers.settled():
             self._alone.discard(machine.name)
+        self._watch_generation(machine, change)
         if new.role is Role.PRIMARY is not change.old.role:
-            if self._run.network.other(machine).name in self._alone:
+            other = self._run.network.other(machine)
+            if other.name in self._alone:
+                self._gap = self._gap_with_writes = True
+            elif self._began_alone(other, change.volume):
                 self._gap = True
             elif new.conn < ConnState.CONNECTED:
                 self._world.mark("promoted alone, the peer fenced")
 
+    def _watch_generation(self, machine: Machine, change: StateChanged) -> None:
+        new, old, place = change.new, change.old, (machine.name, change.volume)
+        if new.conn >= ConnState.CONNECTED or new.pdsk <= DiskState.OUTDATED:
+            self._left_alone.pop(place, None)
+        elif (
+            old.conn >= ConnState.CONNECTED
+            and old.role is Role.PRIMARY
+            and new.disk is DiskState.UP_TO_DATE
+            and not self._stonith
+        ):
+            self._left_alone[place] = current_uuid(machine.drives[change.volume])
+
+    def _began_alone(self, machine: Machine, volume: int) -> bool:
+        """Whether it began a generation when it lost its peer as Primary, and nobody fenced that.
+        DRBD does so at once, whether or not there is a write to answer."""
+        before = self._left_alone.get((machine.name, volume))
+        return before is not None and current_uuid(machine.drives[volume]) | 1 != before | 1
+
     def _promoted(self, machine: Machine) -> None:
-        if not self._gap:
+        if not self._gap_with_writes:
             self._run.checkers.judge_promoted(machine)
 
     # -- what is done -------------------------------------------------------------------------

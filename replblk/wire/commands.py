@@ -55,6 +55,8 @@ UUID_FLAG_TAKES_OVER = 1 << 61
 UUID_FLAG_DOES_NOT = 1 << 60
 UUID_FLAG_ASKS_FOR_ROLE = 1 << 59
 """Not DRBD's either: what two replblk nodes say while the Primary role moves, and only then."""
+UUID_FLAG_DETACHES = 1 << 58
+"""Not DRBD's either: a Primary with nothing in flight is about to ask whether it may detach."""
 
 DDSF_FORCED = 1
 DDSF_NO_RESYNC = 2

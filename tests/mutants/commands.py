@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from replblk.engine import (
+    detaching,
+    follow,
     handover_give,
     handover_take,
     metadata_move,
     resizing,
     sizes,
+    state_change,
 )
 from replblk.meta import moving
 from replblk.rules import resizing as resizing_rules
@@ -19,6 +22,8 @@ RESIZING = resizing.Resizing
 SIZE = sizes.DeviceSize
 GIVING = handover_give.Giving
 TAKING = handover_take.Taking
+DETACHING = detaching.Detaching
+QUIET_DETACH = "tests/scenario/test_quiet_detach.py::"
 
 COMMANDS = (
     mutant(
@@ -165,5 +170,37 @@ COMMANDS = (
         ),
         test="tests/scenario/test_switchover.py::"
         "test_lost_after_the_demotion_the_role_comes_back_when_the_nodes_meet",
+    ),
+    mutant(
+        "detached-in-full-flight",
+        "a Primary says that nothing is in flight while a write is: if its disk fails that, the "
+        "peer's word alone is taken for it in the generation of both disks",
+        Edit(DETACHING, "run", "late or self._writes.idle(volume)", "True"),
+        test=QUIET_DETACH + "test_a_write_in_flight_fails_while_a_primary_detaches",
+    ),
+    mutant(
+        "detached-unflushed",
+        "a disk that was not flushed is let go in the generation of the one that goes on",
+        Edit(DETACHING, "_may_wait", "volume.primary and self._ctx.persist", "volume.primary"),
+        test=QUIET_DETACH + "test_without_durable_writes_the_peer_names_its_data_at_once",
+    ),
+    mutant(
+        "any-detach-is-quiet",
+        "the peer of a Primary that did not say so, as DRBD does not, names its data too late",
+        Edit(
+            state_change.StateRequests,
+            "_may_detach_unnamed",
+            "bool(theirs.flags & UUID_FLAG_DETACHES)",
+            "True",
+        ),
+        test=QUIET_DETACH + "test_beside_a_peer_that_passes_over_the_flag_all_is_as_before",
+    ),
+    mutant(
+        "named-when-the-disk-is-gone",
+        "a generation begins before anything differs: a needless split brain, or no data, if the "
+        "Primary does not hear of it",
+        Edit(follow.FollowUps, "_rotate", "volume.peer_detaches or old.pdsk", "old.pdsk"),
+        test=QUIET_DETACH
+        + "test_the_peer_begins_a_generation_with_the_first_write_that_only_it_gets",
     ),
 )

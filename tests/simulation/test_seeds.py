@@ -70,6 +70,10 @@ WIDER_ONCE_FAILED = (
     ("policies", 3001036),  # a generation begun by hand, and the planned one on top of it
     ("fenced", 3002049),  # not the pair's fault: frozen I/O, and nobody connected the peer
     ("fenced", 3003044),  # not the pair's fault: two Primaries, one of them without any data
+    ("wide", 1000053),  # cut while a Primary detached: both nodes began a generation, for nothing
+    ("wide", 7001274),  # as wide 1000053, two volumes
+    ("wide", 7001377),  # as wide 1000053
+    ("fenced", 6000888),  # resource-only: a generation begun alone, with no write: a split brain
     ("fenced", 1000117),  # resource-only: answered alone, though the peer had it: a split brain
     ("lies", 1200024),  # not the pair's fault: a verify was cut off, what it had found was repaired
     ("fenced", 1200475),  # a write that never went to the peer was answered while I/O was frozen
