@@ -90,11 +90,13 @@ def test_forced_promotion_always_begins_one() -> None:
     assert uuids.bitmap == 4
 
 
-def test_detaching_a_primary_makes_the_peer_begin_one_which_the_primary_follows() -> None:
+def test_a_primary_without_its_disk_writes_and_follows_the_one_that_its_peer_begins() -> None:
     lab = ready()
     lab.primary("alpha")
     before = lab.uuids("beta").current
     assert lab.command("alpha", "detach").exit_code == 0
+    assert lab.durable_uuids("beta").current == before
+    lab.write("alpha", 0, b"3" * BLOCK)
     lab.run_for(0.1)
     after = lab.durable_uuids("beta")
     assert after.current | 1 != before | 1
