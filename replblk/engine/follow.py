@@ -35,7 +35,6 @@ _ELSEWHERE = frozenset(
         Follow.SEND_BITMAP,  # resync_bitmap.begin
         Follow.START_RESYNC_SOURCE,  # with SET_ALL_BITS
         Follow.AWAIT_SYNC_UUID,  # with SET_ALL_BITS
-        Follow.CLOSE_DISK,  # attach.detach closes it and then says Diskless
     }
 )
 NOT_CALLED_YET = frozenset(
@@ -123,6 +122,9 @@ class FollowUps:
         elif follow is Follow.DROP_RESYNC:
             self.news.disk_failed(volume, old, new)
             self._detach(volume)
+        elif follow is Follow.CLOSE_DISK:
+            if volume.backing is not None:  # else attach.detach has closed it, and said Diskless
+                self._detach(volume)
         elif follow is Follow.WRITE_SUPERBLOCK:
             if meta is not None and volume.al_gate is not None:
                 meta.sync()

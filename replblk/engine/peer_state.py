@@ -83,9 +83,7 @@ class PeerState:
             return
         volume.peer_uuids = uuids
         self._uuids_changed(volume)
-        if state.disk < DiskState.INCONSISTENT and (
-            volume.primary or state.conn >= ConnState.CONNECTED
-        ):
+        if state.disk < DiskState.INCONSISTENT:
             volume.exposed_uuid = uuids.current
 
     def _skip_initial_sync(self, volume: Volume, uuids: Uuids) -> bool:
@@ -119,6 +117,8 @@ class PeerState:
         told = State.unpack(packet.word)
         old = volume.state
         if old.conn <= ConnState.TEAR_DOWN:
+            if told.role is Role.PRIMARY and told.disk < DiskState.INCONSISTENT:
+                volume.diskless_link = self._ctx.peer.data
             return
         if told.disk is DiskState.NEGOTIATING and volume.peer_uuids is None:
             raise PeerError("P_STATE Negotiating before P_UUIDS")

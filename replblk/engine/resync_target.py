@@ -350,10 +350,9 @@ class ResyncTarget:
             self._ask(volume, target)
 
     def _finish(self, volume: Volume) -> None:
-        if volume.state.conn is not ConnState.SYNC_TARGET or volume.meta is None:
-            return
         failed = volume.resync.failed_bits if volume.resync is not None else 0
-        if volume.dirty_bits > failed:
+        running = volume.state.conn is ConnState.SYNC_TARGET  # or else it has just been paused
+        if not running or volume.meta is None or volume.dirty_bits > failed:
             self._targets[volume.number].finishing = False
             return
         if volume.resync is not None:

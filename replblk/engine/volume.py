@@ -109,6 +109,8 @@ class Volume:
         """The peer refused a write, and its P_STATE has not told yet what became of its disk."""
         self.generation_planned: Rotation | None = None
         """The peer was lost while I/O is suspended: what begins before I/O goes on without it."""
+        self.diskless_link: int | None = None
+        """The peer disconnects, and on this link it has told since that its disk is gone."""
         self.generation_due = False
         """A diskless Primary uses our disk: its first write begins a new generation."""
         self.peer_detaches = False

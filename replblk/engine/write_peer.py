@@ -20,7 +20,7 @@ from replblk.engine.epochs_received import EpochsReceived, ReceivedEpoch
 from replblk.engine.write_acks import FLAGS_SINCE, SYNC_STATES, flags_received
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
-from replblk.model.vocabulary import ConnState, DiskState
+from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState
 from replblk.wire.hot import ack_packet, barrier_ack, parse_data, parse_trim
 from replblk.wire.packets import (
     DP_DISCARD,
@@ -39,11 +39,14 @@ if TYPE_CHECKING:
     from replblk.engine.disk_failure import DiskFailure
     from replblk.engine.ports import Buffer
     from replblk.engine.volume import Volume
+    from replblk.model.state import State
     from replblk.wire.framing import Packet
     from replblk.wire.hot import DataPacket
 
 IN_PROGRESS_BYTES_MAX = 64 << 20
 """Peer data in memory and not yet on disk; above it reading from the data socket stops."""
+_BITMAP_TOLD = (ConnState.WF_BITMAP_S, *SOURCE_STATES)
+"""The target has our bitmap already: what is marked now it would not hear of."""
 _ACKS_ASKED = DP_SEND_WRITE_ACK | DP_SEND_RECEIVE_ACK
 _P_WRITE_ACK, _P_RS_WRITE_ACK = int(Cmd.P_WRITE_ACK), int(Cmd.P_RS_WRITE_ACK)
 
@@ -66,10 +69,17 @@ class PeerWrite:
         self.size = size
         self.data: Buffer = b""
         self.zero = False
-        self.without_disk = volume.state.pdsk < DiskState.INCONSISTENT
-        """The peer had no disk when it sent this: what is written here, it misses."""
+        self.without_disk = misses_writes(volume.state)
+        """The peer's disk was not written to when it sent this: what is written here, it misses."""
         self.gate: AlGate | None = None
         self.session = 0
+
+
+def misses_writes(state: State) -> bool:
+    """Whether a peer that is Primary writes here alone: it has no disk, or is about to learn that
+    its own is to be synced from ours. In WFBitMapS it has not yet, or its writes would wait.
+    """
+    return state.pdsk < DiskState.INCONSISTENT or state.conn is ConnState.WF_BITMAP_S
 
 
 class WritePeer:
@@ -124,7 +134,8 @@ class WritePeer:
         state, session = volume.state, self._session
         if (
             state.disk < DiskState.INCONSISTENT
-            or state.pdsk < DiskState.INCONSISTENT
+            or misses_writes(state)
+            or state.conn < ConnState.CONNECTED
             or volume.al_gate is None
             or volume.sync_uuid_pending
             or self._waiting
@@ -219,6 +230,8 @@ class WritePeer:
         epoch = self.epochs.write_received()
         write.epoch = epoch
         write.session = self._session
+        if volume.diskless_link is not None and volume.diskless_link == self._ctx.peer.data:
+            write.without_disk = True
         volume.received_sectors += write.size >> 9
         if volume.state.disk < DiskState.INCONSISTENT:
             self._nack(write, refused_size)
@@ -270,14 +283,18 @@ class WritePeer:
         if write.without_disk or volume.state.pdsk < DiskState.INCONSISTENT:
             # We are the only storage of a diskless Primary: keep book as a Primary would, also for
             # what is left of a connection that is gone by now.
-            due = volume.generation_due or write.session != self._session
+            gone = volume.state.conn < ConnState.CONNECTED or write.session != self._session
+            due = volume.generation_due or gone
             if due and volume.uuids.bitmap == 0:
                 self._begin_generation(volume, lambda _: self._ranged(write, claim))
                 return
             if volume.replies_held:  # a generation is on its way to the disk
                 volume.reply_when_durable(lambda _: self._ranged(write, claim))
                 return
-            volume.mark_out_of_sync(write.sector, write.size)
+            newly = volume.mark_out_of_sync(write.sector, write.size)
+            if newly and volume.state.conn in _BITMAP_TOLD:
+                desc = BlockDesc(write.sector, write.size)
+                self._ctx.peer.send(Cmd.P_OUT_OF_SYNC, desc, volume.number)
             write.flags &= ~DP_MAY_SET_IN_SYNC
             meta = volume.meta
             assert meta is not None

@@ -1,4 +1,5 @@
-"""Seeded bugs of what the administrator sets going: resize, moving metadata, switch-over."""
+"""Seeded bugs of what the administrator sets going: resize, moving metadata, switch-over, attach,
+pause, disconnect."""
 
 from __future__ import annotations
 
@@ -8,9 +9,12 @@ from replblk.engine import (
     handover_give,
     handover_take,
     metadata_move,
+    peer_state,
     resizing,
+    resync_target,
     sizes,
     state_change,
+    write_peer,
 )
 from replblk.meta import moving
 from replblk.rules import resizing as resizing_rules
@@ -24,6 +28,7 @@ GIVING = handover_give.Giving
 TAKING = handover_take.Taking
 DETACHING = detaching.Detaching
 QUIET_DETACH = "tests/scenario/test_quiet_detach.py::"
+ATTACHING = "tests/scenario/test_attach_detach.py::"
 
 COMMANDS = (
     mutant(
@@ -202,5 +207,61 @@ COMMANDS = (
         Edit(follow.FollowUps, "_rotate", "volume.peer_detaches or old.pdsk", "old.pdsk"),
         test=QUIET_DETACH
         + "test_the_peer_begins_a_generation_with_the_first_write_that_only_it_gets",
+    ),
+    mutant(
+        "older-data-forgotten",
+        "a Secondary forgets that it connected without its disk to newer data than that holds",
+        Edit(
+            peer_state.PeerState,
+            "on_uuids",
+            "if state.disk < DiskState.INCONSISTENT:",
+            "if state.disk < DiskState.INCONSISTENT and state.conn >= ConnState.CONNECTED:",
+        ),
+        test=ATTACHING
+        + "test_the_peer_goes_while_a_secondary_attaches_data_that_it_knows_to_be_older",
+    ),
+    mutant(
+        "late-write-not-marked",
+        "what a diskless Primary writes after the bitmap was told is marked nowhere",
+        Edit(write_peer, "misses_writes", " or state.conn is ConnState.WF_BITMAP_S", ""),
+        test=ATTACHING
+        + "test_what_a_diskless_primary_writes_before_it_hears_of_the_resync_is_copied_too",
+    ),
+    mutant(
+        "late-write-not-told",
+        "what a diskless Primary writes after the bitmap was told is marked, but the target of the "
+        "resync never hears of it",
+        Edit(
+            write_peer.WritePeer,
+            "_ranged",
+            "if newly and volume.state.conn in _BITMAP_TOLD:",
+            "if False:",
+        ),
+        test=ATTACHING
+        + "test_what_a_diskless_primary_writes_before_it_hears_of_the_resync_is_copied_too",
+    ),
+    mutant(
+        "disk-lost-while-parting",
+        "a node that has agreed to part does not listen any more when the Primary's disk goes",
+        Edit(
+            peer_state.PeerState,
+            "_judge_state",
+            "volume.diskless_link = self._ctx.peer.data",
+            "pass",
+        ),
+        test="tests/scenario/test_disk_errors.py::"
+        "test_what_only_the_peer_got_is_marked_there_though_we_are_disconnecting",
+    ),
+    mutant(
+        "paused-for-ever",
+        "a resync that was paused when all was copied never ends",
+        Edit(
+            resync_target.ResyncTarget,
+            "_finish",
+            "self._targets[volume.number].finishing = False",
+            "pass",
+        ),
+        test="tests/scenario/test_invalidate_and_pause.py::"
+        "test_paused_when_everything_is_copied_it_ends_after_the_pause",
     ),
 )

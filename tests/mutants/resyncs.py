@@ -77,7 +77,7 @@ RESYNCS = (
         "the target ends the resync although blocks are missing, and does not look again",
         Edit(TARGET, "_ask", "if target.quiet and target.next_run", "if target.next_run"),
         Edit(TARGET, "_end_of_pass", "if volume.dirty_bits > failed:", "if False:"),
-        Edit(TARGET, "_finish", "if volume.dirty_bits > failed:", "if False:"),
+        Edit(TARGET, "_finish", " or volume.dirty_bits > failed", ""),
         profile="harsh",
         seed=1,
     ),

@@ -6,13 +6,13 @@ import pytest
 
 from replblk.model.vocabulary import ConnState, DiskState
 from replblk.sim.image import synced_drive
-from tests.support.lab import BLOCK, Lab
+from tests.support.lab import BLOCK, EXTENT, Lab
 
 DATA = b"attached" * 512
 
 
-def ready() -> Lab:
-    lab = Lab()
+def ready(**options: object) -> Lab:
+    lab = Lab(**options)  # type: ignore[arg-type]
     lab.up()
     lab.primary("alpha")
     lab.write("alpha", 0, DATA)
@@ -76,6 +76,50 @@ def test_the_peer_goes_while_a_primary_attaches_data_that_are_older() -> None:
     assert lab.read("alpha", 0, BLOCK) == DATA[::-1]
     assert lab.command("alpha", "attach").exit_code == 0
     lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
+def test_the_peer_goes_while_a_secondary_attaches_data_that_it_knows_to_be_older() -> None:
+    """Connected without its disk it has seen a newer generation: alone it may not be promoted."""
+    lab = ready()
+    lab.partition()
+    lab.reaches("alpha", pdsk=DiskState.DUNKNOWN)
+    lab.write("alpha", 0, DATA[::-1])
+    assert lab.command("beta", "detach").exit_code == 0
+    lab.heal()
+    lab.reaches("beta", conn=ConnState.CONNECTED, disk=DiskState.DISKLESS)
+    lab.network.block(lab.alpha, lab.beta)
+    assert lab.command("beta", "attach").exit_code == 0
+    assert lab.shows("beta", disk=DiskState.NEGOTIATING)
+    lab.partition()
+    lab.reaches("beta", conn=ConnState.WF_CONNECTION)
+    assert lab.shows("beta", disk=DiskState.DISKLESS)
+    assert lab.command("beta", "primary").exit_code == 17
+    lab.heal()
+    lab.connected()
+    assert lab.command("beta", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
+def test_what_a_diskless_primary_writes_before_it_hears_of_the_resync_is_copied_too() -> None:
+    """The source has told its bitmap by then; the disk being attached does not get the write, and
+    its activity log does not name it."""
+    lab = ready(device_bytes=3 * EXTENT)
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.write("alpha", BLOCK, DATA)
+    lab.network.block(lab.beta, lab.alpha)
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.reaches("beta", conn=ConnState.WF_BITMAP_S)
+    assert lab.shows("alpha", disk=DiskState.NEGOTIATING)
+    late = lab.submit("alpha", "write", EXTENT, data=DATA[::-1])
+    lab.run_for(0.01)
+    assert lab.on_disk("beta", EXTENT, BLOCK) == DATA[::-1]
+    assert EXTENT // BLOCK in lab.durable_bits("beta")
+    lab.network.unblock(lab.beta, lab.alpha)
+    assert lab.done(late).errno == 0
+    lab.in_sync()
+    assert lab.on_disk("alpha", EXTENT, BLOCK) == DATA[::-1]
     assert lab.differing_blocks() == []
 
 

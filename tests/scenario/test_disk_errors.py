@@ -70,6 +70,30 @@ def test_what_only_the_peer_got_is_marked_there_though_the_connection_is_gone_by
     assert lab.on_disk("alpha", EXTENT, BLOCK) == NEW
 
 
+def test_what_only_the_peer_got_is_marked_there_though_we_are_disconnecting() -> None:
+    """The peer has agreed to part, and hears then that the disk is gone whose data it gets."""
+    lab = ready(DETACH)
+    lab.hold("beta")
+    lab.submit("alpha", "write", 6 * BLOCK, data=NEW)
+    lab.run_for(0.01)
+    lab.network.block(lab.beta, lab.alpha)
+    lab.fail("alpha", "data", "read")
+    waiting = lab.ask("alpha", "disconnect")
+    lab.submit("alpha", "read", 0, BLOCK)
+    lab.run_until(lambda: lab.state("alpha").disk <= DiskState.FAILED, what="a failed disk")
+    lab.submit("alpha", "write", 7 * BLOCK, data=NEW)
+    lab.run_for(0.01)
+    assert lab.shows("beta", conn=ConnState.TEAR_DOWN), "it waits for its disk"
+    lab.release("beta")
+    lab.run_for(20)
+    assert lab.on_disk("beta", 7 * BLOCK, BLOCK) == NEW
+    assert 7 in lab.durable_bits("beta")
+    lab.network.unblock(lab.beta, lab.alpha)
+    lab.answered(waiting)
+    mended(lab, "alpha")
+    assert lab.on_disk("alpha", 7 * BLOCK, BLOCK) == NEW
+
+
 # -- data, Primary, connected -----------------------------------------------------------------
 
 

@@ -127,6 +127,27 @@ def test_a_paused_resync_stands_still_and_goes_on(who: str) -> None:
     assert lab.differing_blocks() == []
 
 
+@pytest.mark.parametrize("who", ["alpha", "beta"])
+def test_paused_when_everything_is_copied_it_ends_after_the_pause(who: str) -> None:
+    """The target asks the source whether it has heard of all; the answer finds it paused."""
+    lab = Lab()
+    lab.up()
+    lab.primary("alpha")
+    lab.disconnect("beta")
+    lab.write("alpha", 0, DATA)
+    lab.connect("beta")
+    lab.reaches("beta", conn=ConnState.SYNC_TARGET)
+    lab.run_until(lambda: lab.out_of_sync_kib("beta") == 0, what="all copied")
+    lab.network.block(lab.beta, lab.alpha)
+    assert lab.command(who, "pause-sync").exit_code == 0
+    lab.reaches("beta", conn=ConnState.PAUSED_SYNC_T)
+    lab.network.unblock(lab.beta, lab.alpha)
+    lab.run_for(1)
+    assert lab.command(who, "resume-sync").exit_code == 0
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
 def test_paused_by_both_it_needs_both() -> None:
     lab = resyncing("alpha")
     assert lab.command("beta", "pause-sync").exit_code == 0

@@ -64,6 +64,10 @@ WIDER_ONCE_FAILED = (
     ("wide", 3006018),  # a verify of the Secondary, and a write that waits for it, waited for by it
     ("policies", 3000028),  # frozen writes were answered when the peer came back without its disk
     ("kernel", 3001018),  # demoted while the flush for the end of a resync ran: none of its own
+    ("wide", 20003212),  # attached alone what the peer had told to be older, and promoted
+    ("wide", 20003702),  # written by a diskless Primary after the bitmap was told: marked nowhere
+    ("harsh", 20003337),  # the disk went after the peer had agreed to part: written there, unmarked
+    ("wide", 20004770),  # paused when all was copied: the resync never ended
     ("kernel", 20000486),  # not the pair's fault: with protocol A, FUA says nothing of the peer
     ("fenced", 3001053),  # not the pair's fault: a write of what was there already changes nothing
     ("fenced", 3001030),  # not the pair's fault: fenced, and I/O goes on in this very step
