@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replblk.sim.register import Register, Write, sector_content, value_of
+from replblk.sim.register import ZERO, Register, Write, sector_content, value_of
 from replblk.sim.store import SECTOR_BYTES
 from replblk.sim.world import MICRO_NS, SECOND_NS, SimulationError
 
@@ -59,6 +59,8 @@ class Workload:
         self.world = world
         self.options = options
         self.sizes_sectors = sizes_sectors
+        self.capped: set[int] = set()
+        """Volumes that became smaller once: larger again, their new part is not used."""
         self.register = Register()
         self.registers: dict[str, Register] = {}
         self.enough = 1 << 30
@@ -105,8 +107,28 @@ class Workload:
         fresh.difference_update(at // BLOCK_SECTORS for at in self.hot[volume])
         self.hot[volume] += [block * BLOCK_SECTORS for block in sorted(fresh)]
 
+    def reopened(self, volume: int, sectors: int, name: str) -> None:
+        """The machine *name* serves a device that ends there: it never heard of what the other made
+        larger. Nothing acknowledged may be behind."""
+        if sectors >= self.sizes_sectors[volume]:
+            return
+        self.world.mark("promoted with the size from before")
+        for at, sector in self.register.written():
+            if (
+                at == volume
+                and sector >= sectors
+                and ZERO not in self.register.expected(at, sector)
+            ):
+                raise SimulationError(
+                    f"I1: {name} was promoted, but its vol {volume} ends before sector {sector}, "
+                    "which was written to"
+                )
+        self.cut_off(volume, sectors)
+
     def cut_off(self, volume: int, sectors: int) -> None:
-        """The device ends there: what was behind is forgotten."""
+        """The device ends there: what was behind is forgotten, and not used again."""
+        self.capped.add(volume)
+        self.sizes_sectors[volume] = sectors
         self.register.forget_from(volume, sectors)
         kept = [at for at in self.hot[volume] if at < sectors]
         self.hot[volume] = kept or [0]
@@ -192,6 +214,8 @@ class Client:
                 self._open.clear()
                 return refusal
             self._open.append(volume)
+            served = machine.node.size_bytes(volume) // SECTOR_BYTES
+            self._workload.reopened(volume, served, machine.name)
         self._machine, self._life = machine, machine.life
         self._running = True
         self._stopped = None

@@ -45,8 +45,7 @@ class Resizes:
         self._operator = operator
         self._chance = self._world.chance("resizes")
         self._limits = dict(workload.sizes_sectors)
-        """Clients use no more: what was cut off once is not touched again."""
-        self._capped: set[int] = set()
+        """The volumes, and the sizes that they begin with."""
         for machine in network.machines:
             machine.on_size.append(self._on_size)
 
@@ -171,12 +170,10 @@ class Resizes:
         if new < change.old_sectors:
             self._world.mark("device became smaller")
             if new < workload.sizes_sectors[volume]:
-                self._capped.add(volume)
-                workload.sizes_sectors[volume] = new
                 workload.cut_off(volume, new)
             return
         self._world.mark("device became larger")
-        if machine.serving_role.name == "PRIMARY" and volume not in self._capped:
+        if machine.serving_role.name == "PRIMARY" and volume not in workload.capped:
             workload.grown(volume, new)
 
 
