@@ -6,9 +6,8 @@
 A peer that is replblk consents and changes nothing: neither before P_STATE says that the disk is
 gone, nor before the first write that only it gets does it begin a generation. So the connection may
 break at any moment: until then both disks have the same data under the same name. DRBD passes over
-the flag, and begins one with its consent, as it always does. So does our peer if the moment does
-not come soon, or if a flush is needed for our disk to hold what it acknowledged. Source: decision
-20.
+the flag, and begins one with its consent, as it always does. So does our peer if our disk hangs, or
+if a flush is needed for it to hold what was acknowledged. Source: decision 20.
 """
 
 from __future__ import annotations
@@ -71,6 +70,11 @@ class Detaching:
         if volume.state.disk <= DiskState.FAILED:  # an error took it meanwhile
             volume.go_on()
             then(Code.SUCCESS)
+            return
+        if late and not volume.in_flight:
+            # It is the peer that does not answer: it may hear of our wish when we are gone.
+            volume.go_on()
+            then(Code.IN_TRANSIENT_STATE)
             return
         if late or not self._may_wait(volume):
             volume.go_on()

@@ -122,6 +122,18 @@ def test_a_disk_that_hangs_is_not_waited_for() -> None:
     assert lab.done(hanging).errno == 0
 
 
+def test_a_peer_that_does_not_acknowledge_is_not_asked() -> None:
+    """It would hear of it when it is given up, and begin a generation (simulator, wide 1000038)."""
+    lab = ready()
+    lab.beta.pause()
+    request = lab.submit("alpha", "write", 0, BLOCK, data=NEW)
+    answer = lab.command("alpha", "detach")
+    assert (answer.exit_code, answer.code) == (11, -18)
+    assert lab.shows("alpha", disk=DiskState.UP_TO_DATE, conn=ConnState.CONNECTED)
+    lab.beta.resume()
+    assert lab.done(request).errno == 0
+
+
 def test_reads_and_flushes_wait_for_the_moment_and_go_on() -> None:
     lab = ready()
     detach = lab.ask("alpha", "detach")

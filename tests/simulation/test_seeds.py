@@ -78,6 +78,7 @@ WIDER_ONCE_FAILED = (
     ("wide", 1000053),  # cut while a Primary detached: both nodes began a generation, for nothing
     ("wide", 7001274),  # as wide 1000053, two volumes
     ("wide", 7001377),  # as wide 1000053
+    ("wide", 1000038),  # the same, the peer had stood still
     ("fenced", 6000888),  # resource-only: a generation begun alone, with no write: a split brain
     ("fenced", 1000117),  # resource-only: answered alone, though the peer had it: a split brain
     ("lies", 1200024),  # not the pair's fault: a verify was cut off, what it had found was repaired
