@@ -14,6 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from replblk.engine.peer_reads import read_for_peer
+from replblk.engine.write_acks import SYNC_STATES
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.units import REQUEST_BYTES_MAX, bits_touched
@@ -134,19 +135,11 @@ class ResyncSource:
         if not self._answered[key]:
             del self._answered[key]
         if cmd is Cmd.P_RS_WRITE_ACK:
-            self._in_sync(volume, sector, size)
+            volume.mark_older_in_sync(sector, size)
             if volume.resync is not None:
                 volume.resync.advance(volume.dirty_bits, self._ctx.now_ns())
         elif volume.resync is not None:
             volume.resync.failed_bits += len(bits_touched(sector, size))
-
-    def _in_sync(self, volume: Volume, sector: int, size: int) -> None:
-        """The target has what was sent; of blocks marked since then that says nothing."""
-        anew = volume.marked_anew.intersection(bits_touched(sector, size))
-        volume.mark_in_sync(sector, size)
-        if anew and volume.bitmap is not None:
-            for bit in anew:
-                volume.bitmap.set(bit, bit + 1)
 
     # -- end ----------------------------------------------------------------------------------
 
@@ -180,10 +173,11 @@ class ResyncSource:
         if old.conn in SOURCE_STATES and new.conn not in SOURCE_STATES:
             for key in [key for key in self._answered if key[0] == volume.number]:
                 del self._answered[key]
-            volume.marked_anew.clear()
             volume.sync_uuid_pending = volume.target_done = False
             volume.resync = None
             volume.release_held()
+        if volume.marked_anew and new.conn not in SYNC_STATES:
+            volume.marked_anew.clear()
 
     def connection_ends(self, log: TransferLog) -> None:
         """Before anything is settled: can the target have finished, unseen? log: writes under way.

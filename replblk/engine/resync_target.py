@@ -430,6 +430,8 @@ class ResyncTarget:
                 self._guard_asked(volume, running)
             else:
                 self._unguard_asked(volume, running)
+        if new.conn < ConnState.CONNECTED <= old.conn:
+            self._abandoned.clear()  # no answer survives its connection
         if old.conn in _TARGET and new.conn not in _TARGET:
             volume.sync_uuid_pending = False
             target = self._targets.pop(volume.number, None)
@@ -440,8 +442,6 @@ class ResyncTarget:
                 if new.conn >= ConnState.CONNECTED:
                     session = self._ctx.peer.data
                     self._abandoned.update((session, volume.number, *key) for key in target.asked)
-                else:
-                    self._abandoned.clear()
                 for lock in target.asked.values():
                     if lock is not None:
                         volume.ranges.release(lock)

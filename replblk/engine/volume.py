@@ -17,7 +17,7 @@ from replblk.model.config import VolumeConfig
 from replblk.model.generation import JUST_CREATED, UuidSet, same_generation
 from replblk.model.state import State
 from replblk.model.units import bits_covered, bits_touched
-from replblk.model.vocabulary import SOURCE_STATES, DiskState, Role
+from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState, Role
 
 if TYPE_CHECKING:
     from replblk.engine.al_gate import AlGate
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from replblk.meta.layout import Layout
     from replblk.rules.generations import Rotation
     from replblk.wire.packets import Uuids
+
+_RESYNC = SOURCE_STATES | {ConnState.SYNC_TARGET, ConnState.PAUSED_SYNC_T}
 
 
 class Volume:
@@ -120,8 +122,9 @@ class Volume:
         """Source: P_SYNC_UUID is not sent yet; target: it is not durable yet. Writes wait."""
         self.resync: ResyncProgress | None = None
         self.marked_anew: set[int] = set()
-        """Source: blocks that were marked since the resync read them. What is on its way to the
-        target says nothing of them, nor does the target's word that it is done."""
+        """While a resync runs: blocks that were marked since it read them, or since the last write
+        to them was sent. What is on its way to the peer says nothing of them, nor does a target's
+        word that it is done. They are few: what could not be written or read."""
         self.target_done = False
         """Source: the target says that the resync is done; our side of its end is under way."""
         self.target_unfinished = False
@@ -211,7 +214,7 @@ class Volume:
         if self.bitmap is None:
             return 0
         touched, end = bits_touched(sector, size_bytes), len(self.bitmap)
-        if self.state.conn in SOURCE_STATES:
+        if self.state.conn in _RESYNC:
             self.marked_anew.update(touched)
         return self.bitmap.set(min(touched.start, end), min(touched.stop, end))
 
@@ -222,6 +225,21 @@ class Volume:
         covered = bits_covered(sector, size_bytes, self.capacity_sectors)
         self.marks_withdrawn += 1
         return self.bitmap.clear(covered.start, min(covered.stop, len(self.bitmap)))
+
+    def mark_older_in_sync(self, sector: int, size_bytes: int) -> None:
+        """As ``mark_in_sync``, by word of the past: what was marked anew since stays marked."""
+        anew = self.marked_anew.intersection(bits_touched(sector, size_bytes))
+        self.mark_in_sync(sector, size_bytes)
+        if anew and self.bitmap is not None:
+            for bit in anew:
+                self.bitmap.set(bit, bit + 1)
+
+    def sent_anew(self, sector: int, size_bytes: int) -> None:
+        """A write goes to both disks: what was marked before it, its acknowledgement settles."""
+        if self.marked_anew:
+            self.marked_anew.difference_update(
+                bits_covered(sector, size_bytes, self.capacity_sectors)
+            )
 
     def is_in_sync(self, sector: int, size_bytes: int) -> bool:
         """Whether no touched bit is set; False without a bitmap."""

@@ -24,7 +24,7 @@ from replblk.engine.frozen_writes import FrozenWrites
 from replblk.engine.ko_count import KoCount
 from replblk.engine.split_writes import SplitWrites
 from replblk.engine.transfer_log import TransferLog
-from replblk.engine.write_acks import flags_to_send
+from replblk.engine.write_acks import SYNC_STATES, flags_to_send
 from replblk.engine.write_request import ABSENT, DONE, FAILED, PENDING, WriteRequest
 from replblk.engine.write_run import WriteRuns
 from replblk.engine.write_times import WriteTimes
@@ -181,6 +181,7 @@ class WriteOrigin:
     def _send(self, write: WriteRequest) -> None:
         volume, peer, log = write.volume, self._ctx.peer, self.log
         way = way_of(self._ctx, volume)
+        volume.sent_anew(write.sector, write.size)
         if log.due:
             self.send_barriers()
         write.block_id = next(self._block_ids)
@@ -373,8 +374,11 @@ class WriteOrigin:
         if not write.completed:
             return  # barrier-acknowledged before the local disk: _maybe_complete comes back
         volume = write.volume
-        if write.rs_ack and write.local == DONE and write.net == DONE:
-            volume.mark_in_sync(write.sector, write.size)
+        both = write.rs_ack and write.local == write.net == DONE
+        if both and volume.state.conn in SYNC_STATES:
+            # Its range is free since it was answered: what is written there now may be marked, and
+            # without a resync, as while the connection ends, all of it is.
+            volume.mark_older_in_sync(write.sector, write.size)
         gate, write.gate = write.gate, None
         if gate is not None:
             gate.leave(write.extents)

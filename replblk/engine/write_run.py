@@ -86,6 +86,8 @@ class WriteRuns:
         waits = volume.sync_uuid_pending or volume.paused is not None
         if not way.straight or waits or gate is None or link is None:
             return at
+        if volume.marked_anew:
+            return at  # what settles those marks, each write asks for itself
         hot = gate.log_at_once
         if hot is None:
             return at

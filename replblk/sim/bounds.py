@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 STEPS_PER_LOOK = 8
 TIMERS_REST = 12
 """Deadlines of a node at rest: pings, and one or two of each volume."""
-_MAY_REST = {"deadlines": TIMERS_REST, "handlers": 2}
-"""What a node at rest may hold all the same; a handler takes its time."""
+_MAY_REST = {"deadlines": TIMERS_REST, "handlers": 2, "answers for a resync that is over": 1 << 16}
+"""What a node at rest may hold all the same. A handler takes its time; a source that has seen the
+target's disk go does not answer what was asked before, nor does it say so."""
 
 
 def holdings(node: Any) -> dict[str, int]:
@@ -41,7 +42,12 @@ def holdings(node: Any) -> dict[str, int]:
         "writes of the peer that wait": len(peer_writes._waiting),
         "bytes of the peer's writes": peer_writes._bytes,
         "resync data without an acknowledgement": sum(node._source._answered.values()),
-        "answers of the disk for a resync that is over": sum(node._target._abandoned.values()),
+        "answers for a resync that is over": sum(
+            owed for key, owed in node._target._abandoned.items() if key[0] == ctx.peer.data
+        ),
+        "answers that a connection that is gone owed": sum(
+            owed for key, owed in node._target._abandoned.items() if key[0] != ctx.peer.data
+        ),
         "blocks asked of the source": sum(len(t.asked) for t in node._target._targets.values()),
         "disk operations": len(ctx.io._flying),
         "requests held": sum(len(volume.held) for volume in volumes),
@@ -70,7 +76,7 @@ class Bounds:
         self._limits = {
             "bytes of the peer's writes": IN_PROGRESS_BYTES_MAX + REQUEST_BYTES_MAX,
             "resync data without an acknowledgement": min(ANSWERED_MAX, blocks),
-            "answers of the disk for a resync that is over": blocks,
+            "answers for a resync that is over": blocks,
             "blocks asked of the source": blocks,
             "disk operations": under_way + blocks,
             "claims of ranges": under_way + blocks,
