@@ -16,14 +16,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Final
 
-from replblk.model.generation import (
-    JUST_CREATED,
-    SYNC_UUID_OFFSET,
-    UUID_MASK,
-    UuidSet,
-    same_generation,
-    with_role,
-)
+from replblk.model.generation import UuidSet, with_role
 from replblk.model.state import State
 from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState, Role
 
@@ -124,18 +117,8 @@ def rotation_at_promotion(
         return Rotation.KEEP
     if uuids.bitmap == 0:
         return Rotation.NEW_CURRENT
-    branches = _sync_handed_out(uuids) and not target_unfinished
+    branches = uuids.handed_out and not target_unfinished
     return Rotation.BRANCH if branches else Rotation.KEEP
-
-
-def _sync_handed_out(uuids: UuidSet) -> bool:
-    """Whether a resync was begun as source, so that the peer may have finished it unseen.
-
-    The bitmap UUID is then a sync UUID: derived from the younger history slot, or made up because
-    the peer's metadata was fresh.
-    """
-    derived = (uuids.history0 + SYNC_UUID_OFFSET) & UUID_MASK
-    return same_generation(derived, uuids.bitmap) or uuids.history0 == JUST_CREATED
 
 
 def needs_new_current_uuid(old: State, new: State, uuids: UuidSet) -> bool:

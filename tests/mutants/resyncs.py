@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from replblk.engine import peer_reads, resync_bitmap, resync_source, resync_target, role_change
+from replblk.engine import (
+    peer_reads,
+    resync_bitmap,
+    resync_source,
+    resync_target,
+    role_change,
+    write_origin,
+)
 from replblk.model import generation
 from replblk.rules import generations, permits, sanitizing, uuid_compare
 from tests.mutants.planting import Edit
@@ -269,8 +276,38 @@ RESYNCS = (
             "older = keep and",
             "older = False and",
         ),
-        test="tests/unit/rules/test_generations.py::"
-        "test_the_targets_generation_is_never_pushed_out_of_the_history",
+        test="tests/unit/rules/test_generations.py::test_nor_out_of_a_set_that_the_kernel_left",
+    ),
+    mutant(
+        "sync-uuid-of-no-target",
+        "a full sync makes its sync UUID of the bitmap UUID, not of what the target has (as DRBD)",
+        Edit(generation.UuidSet, "sync_started", "if older:", "if False:"),
+        test="tests/scenario/test_what_a_target_may_have.py::"
+        "test_a_target_that_never_got_the_sync_uuid_of_a_full_sync",
+    ),
+    mutant(
+        "sync-uuid-forgotten",
+        "without a bitmap UUID the sync UUID is random, and not known for one later (as DRBD)",
+        Edit(
+            generation.UuidSet,
+            "sync_started",
+            "bitmap=_ahead(self.current, steps)",
+            "bitmap=fresh",
+        ),
+        test="tests/scenario/test_what_a_target_may_have.py::"
+        "test_a_target_that_ended_the_resync_after_a_crash_unseen_is_not_merged",
+    ),
+    mutant(
+        "late-barrier-withdraws",
+        "the barrier's acknowledgement of a write withdraws the mark of one that came after it",
+        Edit(
+            write_origin.WriteOrigin,
+            "_forget",
+            "if both and volume.state.conn in SYNC_STATES:",
+            "if both:",
+        ),
+        test="tests/scenario/test_acknowledged_after_the_end.py::"
+        "test_a_barrier_acknowledgement_says_nothing_of_what_was_written_there_since",
     ),
     mutant(
         "low-bit-compared",

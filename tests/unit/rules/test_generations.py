@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replblk.model.generation import JUST_CREATED, UuidSet
+from replblk.model.generation import JUST_CREATED, SYNC_UUID_OFFSET, UuidSet
 from replblk.model.state import State
 from replblk.model.vocabulary import ConnState as C
 from replblk.model.vocabulary import DiskState as D
@@ -173,6 +173,13 @@ def test_the_targets_generation_is_never_pushed_out_of_the_history() -> None:
         source = rotated(source, Rotation.BRANCH, fresh, primary=True, target=target.current)
         assert _outcome(source, target) == Outcome.SOURCE_FULL
         assert _outcome(target, source) == Outcome.TARGET_FULL
+
+
+def test_nor_out_of_a_set_that_the_kernel_left() -> None:
+    """There the younger slot holds the bitmap UUID from before the start, whoever the target is."""
+    source = UuidSet(Y, X + SYNC_UUID_OFFSET, X, Z)
+    alone = rotated(source, Rotation.BRANCH, W, primary=True, target=Z)
+    assert _outcome(alone, UuidSet(Z)) == Outcome.SOURCE_FULL
 
 
 def test_a_primary_that_gets_its_disk_back_without_its_peer_begins_a_generation() -> None:
