@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from replblk.model.vocabulary import ConnState, DiskState, Fencing, Role
 from replblk.sim.fence_agent import FenceAgent
-from replblk.sim.image import current_uuid
+from replblk.sim.image import generation
 from replblk.sim.world import MILLI_NS, SECOND_NS, SimulationError
 
 if TYPE_CHECKING:
@@ -129,13 +129,13 @@ class Guarded:
             and new.disk is DiskState.UP_TO_DATE
             and not self._stonith
         ):
-            self._left_alone[place] = current_uuid(machine.drives[change.volume])
+            self._left_alone[place] = generation(machine.drives[change.volume]).current
 
     def _began_alone(self, machine: Machine, volume: int) -> bool:
         """Whether it began a generation when it lost its peer as Primary, and nobody fenced that.
         DRBD does so at once, whether or not there is a write to answer."""
         before = self._left_alone.get((machine.name, volume))
-        return before is not None and current_uuid(machine.drives[volume]) | 1 != before | 1
+        return before is not None and generation(machine.drives[volume]).current | 1 != before | 1
 
     def _promoted(self, machine: Machine) -> None:
         if not self._gap_with_writes:

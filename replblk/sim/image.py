@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from replblk.meta.al_transaction import initialised_block
 from replblk.meta.layout import Layout
 from replblk.meta.superblock import MdFlag, Superblock
+from replblk.model.generation import UuidSet
 from replblk.sim.disk import Drive
 from replblk.sim.store import PAGE_BYTES, Store
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 AL_BLOCKS = 8
 _U64 = struct.Struct(">Q")
+_UUIDS = struct.Struct(">4Q")
 _U32 = struct.Struct(">I")
 _LA_SIZE_AT = 0
 _CURRENT_UUID_AT = 8
@@ -53,10 +55,11 @@ def durable_bitmap_uuid(drive: Drive) -> int:
     return int(_U64.unpack(drive.store.read_durable(at // 512 * 512, 512)[at % 512 :][:8])[0])
 
 
-def current_uuid(drive: Drive) -> int:
-    """The current UUID in the superblock as a read would find it."""
+def generation(drive: Drive) -> UuidSet:
+    """The UUIDs in the superblock as a read would find them."""
     at = drive.layout.md_offset_bytes + _CURRENT_UUID_AT
-    return int(_U64.unpack(drive.store.read(at // 512 * 512, 512)[at % 512 :][:8])[0])
+    block = drive.store.read(at // 512 * 512, 512)
+    return UuidSet(*_UUIDS.unpack_from(block, at % 512))
 
 
 def _drive(

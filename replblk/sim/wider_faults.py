@@ -17,7 +17,8 @@ Without data-integrity-alg nothing could tell a flipped bit, so none is flipped 
 
 What gives up a copy strikes the *sick* machine only, and only while the other one holds everything:
 one good copy stays. A rollback within the same data generation can't be told by anything in the
-protocol: then the administrator does what the documentation tells him, create-md.
+protocol, nor one to a generation that the target of a resync may have while that goes on: then the
+administrator does what the documentation tells him, create-md.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from replblk.model.generation import UuidSet, same_generation
 from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.rules.uuid_compare import Outcome, Side, compare
 from replblk.sim.disk import FOREVER, DriveFault
-from replblk.sim.image import current_uuid, fresh_drive
+from replblk.sim.image import fresh_drive, generation
 from replblk.sim.strangers import visit
 from replblk.sim.world import MILLI_NS, SECOND_NS
 
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from replblk.sim.options import Fault, Options
     from replblk.sim.store import Pages
 
+_BY_BITMAP = (Outcome.NONE, Outcome.SOURCE_BITMAP, Outcome.TARGET_BITMAP)
+"""What a handshake decides that takes the bitmaps at their word."""
 RETRY_NS = 300 * MILLI_NS
 REFUSALS_ENOUGH = 4
 """So often may a pair refuse each other because of a rolled-back disk; then comes create-md."""
@@ -182,14 +187,29 @@ class WiderFaults:
         moved = False
         for volume, pages in self._copies.items():
             drive = self._sick.drives[volume]
-            before = current_uuid(drive)
+            before = generation(drive)
             drive.store.restore(pages)
-            moved = moved or current_uuid(drive) | 1 != before | 1
-            if current_uuid(drive) | 1 == before | 1:
-                # Nothing tells it from what it was: as documented, it is made new.
+            if self._told_apart(volume, before):
+                moved = True
+            else:  # as documented, it is made new
                 self._make_new(volume)
         self._world.mark(f"rollback that {'generations tell' if moved else 'nothing can tell'}")
         self._operator.bring_back(self._sick, fault.duration_ns)
+
+    def _told_apart(self, volume: int, before: UuidSet) -> bool:
+        """Whether the copy's generation tells it from the disk that was there.
+
+        If not: it is the same one, or while a resync goes on one that its target may have as well,
+        as one that never got the sync UUID, or has ended unseen. Then blocks that the real target
+        has acknowledged are marked nowhere any more, and only the rest would be resynced.
+        """
+        copy = generation(self._sick.drives[volume])
+        node = self._network.other(self._sick).node
+        assert node is not None
+        own, peer = Side(node.volumes[volume].uuids), Side(copy)
+        verdict = compare(own, peer, resolves_conflicts=True, apv=101, wsame=True)
+        same = same_generation(copy.current, before.current)
+        return not same and verdict.outcome not in _BY_BITMAP
 
     def _stop_sick(self) -> None:
         sick = self._sick
