@@ -12,15 +12,17 @@ from collections.abc import Callable
 
 
 class ReceivedEpoch:
-    """Writes between two barriers of the peer."""
+    """Writes between two barriers of the peer. stored: numbers of the volumes whose disks have
+    taken any of them."""
 
-    __slots__ = ("active", "barrier", "flushed", "size")
+    __slots__ = ("active", "barrier", "flushed", "size", "stored")
 
     def __init__(self) -> None:
         self.size = 0
         self.active = 0
         self.barrier: bytes | None = None
         self.flushed = False
+        self.stored: set[int] = set()
 
 
 class EpochsReceived:
@@ -51,10 +53,11 @@ class EpochsReceived:
         """The epoch that writes belong to now."""
         return self._epochs[-1]
 
-    def writes_done(self, epochs: list[ReceivedEpoch]) -> None:
-        """``write_done`` for a write of each."""
+    def writes_done(self, epochs: list[ReceivedEpoch], volume: int) -> None:
+        """``write_done`` for a write of each, stored on the disk of *volume*."""
         for epoch in epochs:
             epoch.active -= 1
+            epoch.stored.add(volume)
             assert epoch.active >= 0
         self._advance()
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from replblk.engine.disk_io import sector_offset
 from replblk.engine.epochs_received import EpochsReceived, ReceivedEpoch
 from replblk.engine.write_acks import FLAGS_SINCE, SYNC_STATES, flags_received
+from replblk.engine.write_way import misses_writes
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from replblk.engine.disk_failure import DiskFailure
     from replblk.engine.ports import Buffer
     from replblk.engine.volume import Volume
-    from replblk.model.state import State
     from replblk.wire.framing import Packet
     from replblk.wire.hot import DataPacket
 
@@ -73,13 +73,6 @@ class PeerWrite:
         """The peer's disk was not written to when it sent this: what is written here, it misses."""
         self.gate: AlGate | None = None
         self.session = 0
-
-
-def misses_writes(state: State) -> bool:
-    """Whether a peer that is Primary writes here alone: it has no disk, or is about to learn that
-    its own is to be synced from ours. In WFBitMapS it has not yet, or its writes would wait.
-    """
-    return state.pdsk < DiskState.INCONSISTENT or state.conn is ConnState.WF_BITMAP_S
 
 
 class WritePeer:
@@ -230,8 +223,7 @@ class WritePeer:
         epoch = self.epochs.write_received()
         write.epoch = epoch
         write.session = self._session
-        if volume.diskless_link is not None and volume.diskless_link == self._ctx.peer.data:
-            write.without_disk = True
+        write.without_disk |= volume.diskless_link == self._ctx.peer.data
         volume.received_sectors += write.size >> 9
         if volume.state.disk < DiskState.INCONSISTENT:
             self._nack(write, refused_size)
@@ -362,7 +354,7 @@ class WritePeer:
             volume.packet_seq = seq
             if link is not None:
                 self._ctx.ports.links.send(link, b"".join(acks))
-            self.epochs.writes_done(epochs)
+            self.epochs.writes_done(epochs, number)
         release = volume.ranges.release
         for write in writes:
             release(write.lock)
@@ -398,6 +390,7 @@ class WritePeer:
                 self._nack(write, write.size)
             else:
                 self._answer(write)
+                write.epoch.stored.add(volume.number)
             self.epochs.write_done(write.epoch)
         volume.ranges.release(write.lock)
         if self._paused:
@@ -431,13 +424,14 @@ class WritePeer:
 
     def _make_durable(self, epoch: ReceivedEpoch) -> None:
         """All writes of an epoch are done: flush the disks unless each write already was."""
-        session = self._session
-        disks = [v for v in self._ctx.volumes.values() if v.has_disk]
-        if self._ctx.persist or not disks:
+        session, volumes = self._session, self._ctx.volumes
+        disks = [v for v in volumes.values() if v.has_disk]
+        # What the cache of a disk kept that was lost meanwhile, nobody knows.
+        failed = not all(volumes[number].has_disk for number in epoch.stored)
+        if self._ctx.persist or not (disks or failed):
             self.epochs.flushed(epoch)
             return
         left = len(disks)
-        failed = False
 
         def done(volume: Volume, errno: int) -> None:
             nonlocal left, failed
@@ -445,17 +439,23 @@ class WritePeer:
             if errno:
                 failed = True
                 self._disk_failure.failed(volume, f"flush failed (errno {errno})", flush=True)
-            if left or session != self._session:
+            if not left:
+                ended()
+
+        def ended() -> None:
+            if session != self._session:
                 return
             if failed:
                 # The epoch can't be promised: without its barrier ack the peer keeps it dirty.
                 self._ctx.peer.give_up(ConnState.BROKEN_PIPE, "flushing an epoch failed")
-            else:
-                self.epochs.flushed(epoch)
-                self.release_waiting()
+                return
+            self.epochs.flushed(epoch)
+            self.release_waiting()
 
         for volume in disks:
             self._ctx.io.flush(volume, lambda errno, _, v=volume: done(v, errno))  # type: ignore[misc]
+        if not disks:
+            self._ctx.defer(ended)
 
     def _ack_barrier(self, number: bytes, size: int) -> None:
         """P_BARRIER_ACK, later in this step; or, while writes are on their way to the disk, with

@@ -91,3 +91,9 @@ def replicates(state: State) -> bool:
             and ConnState.WF_BITMAP_T <= state.conn <= ConnState.PAUSED_SYNC_T
         )
     )
+
+
+def misses_writes(state: State) -> bool:
+    """Whether a peer that is Primary writes here alone: it has no disk, or (in WFBitMapS) has not
+    heard yet that its own is to be synced from ours, for then its writes would wait."""
+    return state.pdsk < DiskState.INCONSISTENT or state.conn is ConnState.WF_BITMAP_S

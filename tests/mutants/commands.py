@@ -15,6 +15,7 @@ from replblk.engine import (
     sizes,
     state_change,
     write_peer,
+    write_way,
 )
 from replblk.meta import moving
 from replblk.rules import resizing as resizing_rules
@@ -223,7 +224,7 @@ COMMANDS = (
     mutant(
         "late-write-not-marked",
         "what a diskless Primary writes after the bitmap was told is marked nowhere",
-        Edit(write_peer, "misses_writes", " or state.conn is ConnState.WF_BITMAP_S", ""),
+        Edit(write_way, "misses_writes", " or state.conn is ConnState.WF_BITMAP_S", ""),
         test=ATTACHING
         + "test_what_a_diskless_primary_writes_before_it_hears_of_the_resync_is_copied_too",
     ),

@@ -397,7 +397,7 @@ WRITES = (
     mutant(
         "barrier-ack-before-flush",
         "P_BARRIER_ACK before the disk has flushed the epoch",
-        Edit(PEER, "_make_durable", "if self._ctx.persist or not disks:", "if True:"),
+        Edit(PEER, "_make_durable", "if self._ctx.persist or not (disks or failed):", "if True:"),
         profile="kernel",
         seed=4,
     ),
@@ -465,5 +465,17 @@ WRITES = (
         Edit(RUNS, "_all_local_done", "if errno:", "if False:"),
         test="tests/scenario/test_write_runs.py::"
         "test_the_disk_fails_under_a_run_and_only_the_peers_copy_counts",
+    ),
+    mutant(
+        "lost-cache-promised",
+        "an epoch is acknowledged as durable though its disk was lost before it was flushed",
+        Edit(
+            write_peer.WritePeer,
+            "_make_durable",
+            "failed = not all(volumes[number].has_disk for number in epoch.stored)",
+            "failed = False",
+        ),
+        test="tests/scenario/test_disk_errors.py::"
+        "test_what_a_failed_disk_of_the_secondary_kept_in_its_cache_is_not_promised",
     ),
 )

@@ -253,6 +253,24 @@ def test_the_secondary_flush_at_a_barrier_fails() -> None:
     mended(lab, "beta")
 
 
+def test_what_a_failed_disk_of_the_secondary_kept_in_its_cache_is_not_promised() -> None:
+    """Two writes of one epoch: one was acknowledged and not flushed yet when the other failed."""
+    lab = ready(DETACH, settings={"durability": "kernel"})
+    lab.fail("beta", "data", "write", skip=1, times=1)
+    both = [lab.submit("alpha", "write", block * BLOCK, data=NEW) for block in (5, 9)]
+    for request in both:
+        assert lab.done(request).errno == 0
+    lab.run_for(3)
+    assert {5, 9} <= lab.durable_bits("alpha")
+    lab.beta.power_off()
+    assert lab.on_disk("beta", 5 * BLOCK, BLOCK) != NEW, "its cache is gone"
+    lab.drive("beta").heal()
+    lab.boot("beta")
+    lab.in_sync()
+    assert lab.on_disk("beta", 5 * BLOCK, BLOCK) == NEW
+    assert lab.differing_blocks() == []
+
+
 # -- metadata ---------------------------------------------------------------------------------
 
 
