@@ -251,8 +251,9 @@ class Checkers:
             if of == volume
         ]
         end = min(self._size_of(m, volume) for m in self._machines) * SECTOR_BYTES
+        lost = first.store.lost_pages | second.store.lost_pages
         for page in differing_pages(first.store.pages, second.store.pages, end):
-            if any(page < len(b) and b.any(page, page + 1) for b in bitmaps):
+            if page in lost or any(page < len(b) and b.any(page, page + 1) for b in bitmaps):
                 continue
             if page // AL_EXTENT_BITS in extents:
                 continue
@@ -343,8 +344,10 @@ class Checkers:
         judge_sizes(self._network)
         for volume in first.drives:
             size = self._size_of(first, volume)
-            pages = first.drives[volume].store.pages, second.drives[volume].store.pages
-            differing = differing_pages(*pages, size * SECTOR_BYTES)
+            stores = first.drives[volume].store, second.drives[volume].store
+            lost = stores[0].lost_pages | stores[1].lost_pages
+            pages = differing_pages(stores[0].pages, stores[1].pages, size * SECTOR_BYTES)
+            differing = [page for page in pages if page not in lost]
             if differing:
                 raise SimulationError(
                     f"I5: vol {volume} is in sync by both nodes, but blocks {differing[:SHOWN]} "

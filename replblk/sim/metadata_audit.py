@@ -87,14 +87,14 @@ class MetadataAudit:
             after = theirs.store.pages
             if theirs_open:  # whoever lives finishes what it has begun
                 after = applied(after, theirs_open)
-            pages = self._may_differ(drive.store, open_, [after], end)
+            pages = self._may_differ(drive.store, open_, [after], end) - theirs.store.lost_pages
             self._demand(pages, own, alive, drive, f"a power cut of {drive.machine} ({when})")
         there = [theirs.store.pages]
         if theirs.store.undecided():
             there.append(theirs.store.durable_pages())
         pages = self._may_differ(drive.store, open_, there, end)
         pages |= _changing(theirs.store, theirs_open) | theirs.store.undecided_pages(end)
-        pages -= drive.store.doomed_pages() | theirs.store.doomed_pages()
+        pages -= drive.store.doubtful_pages() | theirs.store.doubtful_pages()
         if pages:
             both = f"a power cut of both ({when} on {drive.machine})"
             self._demand(pages, own, durable_marks(theirs, None), drive, both)
@@ -106,7 +106,7 @@ class MetadataAudit:
         for first in own:
             for second in theirs:
                 pages.update(differing_pages(first, second, end))
-        return pages - store.doomed_pages()
+        return pages - store.doubtful_pages()
 
     def _demand(self, pages: set[int], own: Marks, peers: Marks, drive: Drive, when: str) -> None:
         for page in sorted(pages):

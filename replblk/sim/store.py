@@ -50,6 +50,9 @@ class Store:
         self._base: Pages = {}
         self._log: deque[_Entry] = deque()
         self._written = 0
+        self.lost_pages: set[int] = set()
+        """Pages that a power cut has changed, for a flush of what they held had failed; until they
+        are written anew."""
 
     def grow(self, size_bytes: int) -> None:
         """The drive has more room from now on; what is new reads as zeroes."""
@@ -103,8 +106,12 @@ class Store:
                     sectors.update(touched)
         return {sector * SECTOR_BYTES // PAGE_BYTES for sector in sectors}
 
-    def doomed_pages(self) -> set[int]:
-        """Numbers of the pages that hold something which no flush will ever make durable."""
+    def doubtful_pages(self) -> set[int]:
+        """Numbers of the pages that nothing on the drive can tell of: a flush of them failed, and a
+        power cut will change them, or has done so."""
+        return self._doomed_pages() | self.lost_pages
+
+    def _doomed_pages(self) -> set[int]:
         return {
             page
             for entry in self._log
@@ -128,6 +135,9 @@ class Store:
         assert offset + length <= self.size_bytes
         _apply(self.pages, offset, data, length)
         self._written += 1
+        if durable and self.lost_pages:
+            whole = range(-(-offset // PAGE_BYTES), (offset + length) // PAGE_BYTES)
+            self.lost_pages.difference_update(whole)
         if durable and not self._log:
             _apply(self._base, offset, data, length)
             return
@@ -183,7 +193,7 @@ class Store:
     ) -> None:
         """The power failed: see the head of this file."""
         keep, tear = chance.choice(((0.5, 0.2), (0.0, 0.0), (0.0, 0.5), (0.9, 0.05), (0.3, 0.3)))
-        pages = self._base
+        pages, doomed, shown = self._base, self._doomed_pages(), self.pages
         for entry in self._log:
             if entry.durable:
                 _apply(pages, entry.offset, entry.data, entry.length)
@@ -197,6 +207,7 @@ class Store:
         self._log.clear()
         self._base = pages
         self.pages = dict(pages)
+        self.lost_pages.update(page for page in doomed if shown.get(page) != pages.get(page))
 
 
 def applied(pages: Pages, writes: Iterable[tuple[int, bytes | None, int]]) -> Pages:
