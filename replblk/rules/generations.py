@@ -57,8 +57,9 @@ def lost_peer_data(old: State, new: State) -> bool:
         return False
     if old.conn in SOURCE_STATES and new.conn < ConnState.CONNECTED and new.role == Role.PRIMARY:
         return True  # it may have finished the resync, unseen
-    if old.disk == _D.ATTACHING and new.conn < ConnState.CONNECTED and new.role == Role.PRIMARY:
-        return True  # the peer was lost while there was no disk to begin one on
+    attached = old.disk in (_D.ATTACHING, _D.NEGOTIATING) and new.role == Role.PRIMARY
+    if attached and (new.conn < ConnState.CONNECTED or new.pdsk < _D.INCONSISTENT):
+        return True  # the peer, or its disk, was lost while there was no disk to begin one on
     if _turned_bad(old, new):
         return True
     lost = (old.pdsk in _READABLE and new.pdsk in _GONE) or (

@@ -435,6 +435,18 @@ RESYNCS = (
         seed=9,
     ),
     mutant(
+        "unnamed-beside-a-diskless-peer",
+        "a Primary with its disk back beside a peer without one goes on in the generation of both",
+        Edit(
+            generations,
+            "lost_peer_data",
+            "(new.conn < ConnState.CONNECTED or new.pdsk < _D.INCONSISTENT)",
+            "new.conn < ConnState.CONNECTED",
+        ),
+        test="tests/scenario/test_attach_detach.py::"
+        "test_a_disk_comes_back_beside_a_peer_that_has_none",
+    ),
+    mutant(
         "two-primaries",
         "both nodes may be Primary at once",
         Edit(

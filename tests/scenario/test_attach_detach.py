@@ -139,6 +139,25 @@ def test_forced_detach_of_a_primary_with_io_under_way() -> None:
     assert lab.differing_blocks() == []
 
 
+def test_a_disk_comes_back_beside_a_peer_that_has_none() -> None:
+    """Both lost theirs in one generation: what is written now names itself."""
+    lab = ready()
+    before = lab.uuids("alpha").current
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.fail("beta", "data", "read", times=1)
+    lab.submit("alpha", "read", 0, BLOCK)
+    lab.reaches("alpha", pdsk=DiskState.DISKLESS)
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.reaches("alpha", disk=DiskState.UP_TO_DATE)
+    lab.write("alpha", 5 * BLOCK, DATA)
+    told = lab.durable_uuids("alpha")
+    assert told.current | 1 != before | 1
+    assert told.bitmap | 1 == before | 1
+    assert lab.command("beta", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+
+
 def test_both_diskless_and_the_old_data_only_comes_back() -> None:
     """alpha Primary and diskless keeps to the generation its clients saw."""
     lab = ready()
