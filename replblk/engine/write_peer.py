@@ -10,12 +10,12 @@ writes wait until the earlier one is durable. Source: protocol, receiver algorit
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from replblk.engine.disk_io import sector_offset
+from replblk.engine.epoch_flush import flush_epoch
 from replblk.engine.epochs_received import EpochsReceived, ReceivedEpoch
 from replblk.engine.write_acks import FLAGS_SINCE, SYNC_STATES, flags_received
 from replblk.engine.write_way import misses_writes
@@ -90,7 +90,7 @@ class WritePeer:
         self._session = 0
         self._bytes = 0
         self._paused = False
-        self._waiting: deque[PeerWrite] = deque()
+        self._waiting: list[PeerWrite] = []
         self._storing = 0
         """Writes given to the disk and not answered."""
         self._barrier_acks: list[bytes] = []
@@ -238,10 +238,7 @@ class WritePeer:
         self._count(write, 1)
         if self._bytes > IN_PROGRESS_BYTES_MAX:
             self._throttle()
-        if self._waiting or not self._may_go(write):
-            self._waiting.append(write)
-        else:
-            self._admit(write)
+        self._admit(write)
 
     def _may_go(self, write: PeerWrite) -> bool:
         if write.volume.sync_uuid_pending:
@@ -249,9 +246,10 @@ class WritePeer:
         return bool(write.flags & DP_SEND_WRITE_ACK) or self.epochs.is_oldest(write.epoch)
 
     def release_waiting(self) -> None:
-        """What held writes back may be gone: let them go on, in order."""
-        while self._waiting and self._may_go(self._waiting[0]):
-            self._admit(self._waiting.popleft())
+        """What held writes back may be gone: let them go on."""
+        waiting, self._waiting = self._waiting, []
+        for write in waiting:
+            self._ranged(write, write.lock)
 
     def _admit(self, write: PeerWrite) -> None:
         ranges = write.volume.ranges
@@ -265,6 +263,13 @@ class WritePeer:
     def _ranged(self, write: PeerWrite, claim: RangeLock) -> None:
         volume = write.volume
         write.lock = claim
+        if not self._may_go(write):
+            # With its range: what is read or resynced from now on comes behind it.
+            if write.session == self._session:
+                self._waiting.append(write)
+            else:
+                self._drop(write)
+            return
         gate = volume.al_gate
         if volume.state.disk < DiskState.INCONSISTENT or gate is None:
             self._done(write, -1)
@@ -424,38 +429,22 @@ class WritePeer:
 
     def _make_durable(self, epoch: ReceivedEpoch) -> None:
         """All writes of an epoch are done: flush the disks unless each write already was."""
-        session, volumes = self._session, self._ctx.volumes
-        disks = [v for v in volumes.values() if v.has_disk]
-        # What the cache of a disk kept that was lost meanwhile, nobody knows.
-        failed = not all(volumes[number].has_disk for number in epoch.stored)
-        if self._ctx.persist or not (disks or failed):
-            self.epochs.flushed(epoch)
-            return
-        left = len(disks)
+        session = self._session
 
-        def done(volume: Volume, errno: int) -> None:
-            nonlocal left, failed
-            left -= 1
-            if errno:
-                failed = True
-                self._disk_failure.failed(volume, f"flush failed (errno {errno})", flush=True)
-            if not left:
-                ended()
-
-        def ended() -> None:
+        def settled(durable: bool) -> None:
             if session != self._session:
                 return
-            if failed:
+            if not durable:
                 # The epoch can't be promised: without its barrier ack the peer keeps it dirty.
                 self._ctx.peer.give_up(ConnState.BROKEN_PIPE, "flushing an epoch failed")
                 return
             self.epochs.flushed(epoch)
             self.release_waiting()
 
-        for volume in disks:
-            self._ctx.io.flush(volume, lambda errno, _, v=volume: done(v, errno))  # type: ignore[misc]
-        if not disks:
-            self._ctx.defer(ended)
+        if self._ctx.persist:
+            self.epochs.flushed(epoch)
+        else:
+            flush_epoch(self._ctx, self._disk_failure, epoch, settled)
 
     def _ack_barrier(self, number: bytes, size: int) -> None:
         """P_BARRIER_ACK, later in this step; or, while writes are on their way to the disk, with
@@ -491,6 +480,11 @@ class WritePeer:
         self._paused = False
         self._barrier_acks.clear()
         self.epochs = EpochsReceived(self._make_durable, self._ack_barrier)
-        waiting, self._waiting = self._waiting, deque()
-        for write in waiting:  # never submitted, never acknowledged: the peer knows them as lost
-            self._count(write, -1)
+        waiting, self._waiting = self._waiting, []
+        for write in waiting:
+            self._drop(write)
+
+    def _drop(self, write: PeerWrite) -> None:
+        """Never submitted, never acknowledged: the peer knows it as lost."""
+        self._count(write, -1)
+        write.volume.ranges.release(write.lock)

@@ -6,6 +6,7 @@ from replblk.engine import (
     app_flush,
     connection,
     disk_failure,
+    epoch_flush,
     epochs_received,
     fencing,
     follow,
@@ -397,14 +398,14 @@ WRITES = (
     mutant(
         "barrier-ack-before-flush",
         "P_BARRIER_ACK before the disk has flushed the epoch",
-        Edit(PEER, "_make_durable", "if self._ctx.persist or not (disks or failed):", "if True:"),
+        Edit(PEER, "_make_durable", "if self._ctx.persist:", "if True:"),
         profile="kernel",
         seed=4,
     ),
     mutant(
         "failed-epoch-flush-acknowledged",
         "P_BARRIER_ACK although flushing the epoch failed",
-        Edit(PEER, "_make_durable", "    failed = True\n", "    failed = False\n"),
+        Edit(epoch_flush, "flush_epoch", "    failed = True\n", "    failed = False\n"),
         test="tests/scenario/test_disk_errors.py::test_the_secondary_flush_at_a_barrier_fails",
     ),
     mutant(
@@ -470,9 +471,9 @@ WRITES = (
         "lost-cache-promised",
         "an epoch is acknowledged as durable though its disk was lost before it was flushed",
         Edit(
-            write_peer.WritePeer,
-            "_make_durable",
-            "failed = not all(volumes[number].has_disk for number in epoch.stored)",
+            epoch_flush,
+            "flush_epoch",
+            "failed = not all(ctx.volumes[number].has_disk for number in epoch.stored)",
             "failed = False",
         ),
         test="tests/scenario/test_disk_errors.py::"

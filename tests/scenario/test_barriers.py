@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from replblk.model.vocabulary import Protocol
 from tests.support.lab import BLOCK, EXTENT, Lab
 
@@ -50,3 +52,19 @@ def test_a_demotion_waits_until_the_peer_has_everything_for_good() -> None:
     assert lab.answered(waiting).exit_code == 0
     for name in ("alpha", "beta"):
         assert lab.drive(name).store.read_durable(BLOCK, BLOCK) == DATA
+
+
+@pytest.mark.parametrize("protocol", [Protocol.A, Protocol.B])
+def test_the_peer_is_read_behind_what_it_has_not_written_yet(protocol: Protocol) -> None:
+    """Acknowledged by our disk alone, then that failed: the peer got the write before the read."""
+    lab = Lab(protocol=protocol, settings={"durability": "kernel"})
+    lab.up()
+    lab.primary("alpha")
+    lab.hold("beta")
+    for number in range(3):
+        lab.write("alpha", 0, bytes([number]) * BLOCK)
+    lab.fail("alpha", "data", "read")
+    read = lab.submit("alpha", "read", 0, BLOCK)
+    lab.run_for(0.01)
+    lab.release("beta")
+    assert bytes(lab.done(read).data) == bytes([2]) * BLOCK

@@ -73,6 +73,7 @@ WIDER_ONCE_FAILED = (
     ("wide", 20003702),  # written by a diskless Primary after the bitmap was told: marked nowhere
     ("harsh", 20003337),  # the disk went after the peer had agreed to part: written there, unmarked
     ("wide", 20004770),  # paused when all was copied: the resync never ended
+    ("kernel", 40001143),  # protocol A: the peer was read before what it had got, and not written
     ("storm", 277),  # both disks gone, one came back: written in the generation of both
     ("harsh", 30000927),  # not the pair's fault: a failed flush, read, resynced, then lost
     ("kernel", 30000317),  # an epoch acknowledged although its disk was gone before the flush
