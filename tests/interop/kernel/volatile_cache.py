@@ -152,7 +152,7 @@ def install() -> None:
     disk_writer.fallocate = cache.fallocate
     VolatileRing.cache = cache
     disk_ring.Ring = VolatileRing  # type: ignore[assignment, misc]
-    BackingDevice.direct_fd = BackingDevice.second_fd  # type: ignore[method-assign]
+    BackingDevice.direct_fd = lambda device, lock: device.second_fd()  # type: ignore
 
 
 if __name__ == "__main__":
