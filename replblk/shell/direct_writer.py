@@ -13,7 +13,14 @@ import os
 from collections.abc import Iterator
 
 from replblk.shell.buffers import Pool, Slot
-from replblk.shell.disk_writer import DiskWriter, Report, WriteOp, WriteQueue
+from replblk.shell.disk_writer import (
+    DiskWriter,
+    Report,
+    WriteOp,
+    WriteQueue,
+    fail_rest,
+    run_length,
+)
 from replblk.shell.kernel_aio import Aio
 
 GROUP_RUNS_MAX = 128
@@ -38,12 +45,12 @@ class DirectWriter(DiskWriter):
 
     def _write_runs(self, runs: list[list[WriteOp]]) -> None:
         for group in _groups(runs):
-            copies = [_copied(run, self._pool.take(_length(run))) for run in group]
+            copies = [_copied(run, self._pool.take(run_length(run))) for run in group]
             if len(group) == 1:
                 results = [0]  # by itself it is one call less
             else:
                 writes = [
-                    (run[0].offset, slot.address, _length(run))
+                    (run[0].offset, slot.address, run_length(run))
                     for run, slot in zip(group, copies, strict=True)
                 ]
                 results = self._aio.write_all(self._fd, writes)
@@ -54,7 +61,7 @@ class DirectWriter(DiskWriter):
     def _finish(self, run: list[WriteOp], slot: Slot, result: int) -> None:
         """The rest of a run, after a first try that wrote *result* bytes or failed by -errno. An
         error is never tried again: what was not written failed."""
-        length, written = _length(run), max(result, 0)
+        length, written = run_length(run), max(result, 0)
         failed = -result if result < 0 else 0
         while not failed and written < length:
             try:
@@ -65,15 +72,7 @@ class DirectWriter(DiskWriter):
             written += more
             failed = 0 if more else errno.EIO
         if failed:
-            end = 0
-            for op in run:
-                end += op.length
-                if end > written:
-                    op.errno = failed
-
-
-def _length(run: list[WriteOp]) -> int:
-    return run[0].length if len(run) == 1 else sum(op.length for op in run)
+            fail_rest(run, written, failed)
 
 
 def _copied(run: list[WriteOp], slot: Slot) -> Slot:
@@ -90,7 +89,7 @@ def _groups(runs: list[list[WriteOp]]) -> Iterator[list[list[WriteOp]]]:
     group: list[list[WriteOp]] = []
     size = 0
     for run in runs:
-        length = _length(run)
+        length = run_length(run)
         if group and (len(group) == GROUP_RUNS_MAX or size + length > GROUP_BYTES_MAX):
             yield group
             group, size = [], 0

@@ -32,6 +32,7 @@ from replblk.shell.disk_writer import (
     FALLOC_FL_ZERO_RANGE,
     DiskDone,
     WriteOp,
+    fail_rest,
     merged_runs,
 )
 from replblk.shell.gathering_disk import GatheringDisk
@@ -405,11 +406,7 @@ class RingDisk(GatheringDisk):
                 self.failed = True
         elif result <= 0:
             failed = -result or errno.EIO
-            end = 0
-            for op in run.ops:
-                end += op.length
-                if end > run.done or run.flags:
-                    op.errno = failed
+            fail_rest(run.ops, 0 if run.flags else run.done, failed)
             if run.flags:
                 run.judging, run.flags, run.done = failed, 0, 0
                 self._write(run)

@@ -174,16 +174,12 @@ class DiskWriter:
     def _write_run(self, run: list[WriteOp]) -> None:
         """Write neighbours together. An error is never tried again: what was not written failed."""
         written = 0
-        total = sum(op.length for op in run)
+        total = run_length(run)
         try:
             while written < total:
                 written += os.pwritev(self._fd, _rest(run, written), run[0].offset + written)
         except OSError as error:
-            end = 0
-            for op in run:
-                end += op.length
-                if end > written:
-                    op.errno = error.errno or errno.EIO
+            fail_rest(run, written, error.errno or errno.EIO)
 
     def _zero(self, op: WriteOp) -> int:
         mode = FALLOC_FL_PUNCH_HOLE if op.unmap else FALLOC_FL_ZERO_RANGE
@@ -217,6 +213,20 @@ def merged_runs(writes: list[WriteOp], bytes_max: int = RUN_BYTES_MAX) -> list[l
             run = [op]
             runs.append(run)
     return runs
+
+
+def run_length(run: list[WriteOp]) -> int:
+    """Bytes of a run."""
+    return run[0].length if len(run) == 1 else sum(op.length for op in run)
+
+
+def fail_rest(run: list[WriteOp], written: int, failed: int) -> None:
+    """Of a run only the first *written* bytes were written: what ends behind them failed."""
+    end = 0
+    for op in run:
+        end += op.length
+        if end > written:
+            op.errno = failed
 
 
 def _rest(run: list[WriteOp], written: int) -> list[Buffer]:
