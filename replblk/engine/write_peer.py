@@ -69,7 +69,7 @@ class PeerWrite:
         self.size = size
         self.data: Buffer = b""
         self.zero = False
-        self.without_disk = misses_writes(volume.state)
+        self.without_disk = False
         """The peer's disk was not written to when it sent this: what is written here, it misses."""
         self.gate: AlGate | None = None
         self.session = 0
@@ -223,7 +223,8 @@ class WritePeer:
         epoch = self.epochs.write_received()
         write.epoch = epoch
         write.session = self._session
-        write.without_disk |= volume.diskless_link == self._ctx.peer.data
+        left = volume.diskless_link == self._ctx.peer.data
+        write.without_disk = left or misses_writes(volume.state)
         volume.received_sectors += write.size >> 9
         if volume.state.disk < DiskState.INCONSISTENT:
             self._nack(write, refused_size)

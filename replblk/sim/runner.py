@@ -19,8 +19,6 @@ from replblk.sim.wider import draw_any
 
 LAST_LINES = 60
 CHUNK = 8
-
-
 GARBAGE_OBJECTS = 100_000
 """A run keeps a transcript of many small objects: looking through them took 12 % of the time."""
 
