@@ -168,7 +168,8 @@ def _after_resync(old: State, new: State, apv: int) -> list[Follow]:
         todo.append(Follow.CALL_UNFENCE_PEER)
     if finished and alive and old.disk < _D.UP_TO_DATE:  # A22
         todo.append(Follow.SEND_STATE)
-    if finished and old.conn == _C.VERIFY_S and apv >= 97 and apv != 100:
+    verified = finished and old.conn == _C.VERIFY_S and apv >= 97 and apv != 100
+    if verified and new.disk != _D.FAILED:  # A18 sends it, before the writes that go on
         todo.append(Follow.SEND_STATE)
     left_for = (_C.CONNECTED, _C.AHEAD, _C.BEHIND)
     if _C.SYNC_SOURCE <= old.conn < _C.AHEAD and new.conn in left_for:  # A23

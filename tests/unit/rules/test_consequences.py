@@ -137,6 +137,17 @@ def test_nothing_is_sent_without_a_connection() -> None:
         assert Follow.SEND_STATE not in after_change(offline, offline.but(**change))
 
 
+@pytest.mark.parametrize("conn", [conn for conn in C if conn >= C.CONNECTED])
+@pytest.mark.parametrize("after", [C.CONNECTED, None])
+def test_the_peer_hears_of_a_failed_disk_before_writes_go_on_without_it(
+    conn: C, after: C | None
+) -> None:
+    """Else they are done there in the generation of both disks (simulator, runs 70002361)."""
+    old = PRIMARY.but(conn=conn)
+    todo = after_change(old, old.but(conn=after or conn, disk=D.FAILED))
+    assert todo.index(Follow.SEND_STATE) < todo.index(Follow.DROP_RESYNC)
+
+
 def test_a_diskless_node_writes_no_superblock() -> None:
     assert after_change(State(), State(susp=True)) == ()
 
