@@ -148,6 +148,7 @@ class ResyncBitmap:
         assert volume.bitmap is not None and volume.meta is not None
         meta, session = volume.meta, self._ctx.peer.data
         volume.sync_uuid_pending = True
+        volume.hold_replies()  # if the target goes now, its generation tells ours from its data
         volume.uuids = volume.uuids.sync_started(self._ctx.random_u64(), volume.peer_current)
         self._ctx.tell(Level.INFO, f"updated sync UUID {volume.uuids}", volume.number)
         self._began(volume, "SyncSource")
@@ -161,8 +162,11 @@ class ResyncBitmap:
         def bitmap_durable(ok: bool) -> None:
             if ok:
                 meta.sync(durable)
+            else:
+                durable(False)
 
         def durable(ok: bool) -> None:
+            volume.release_replies(ok)
             if not ok or session != self._ctx.peer.data:
                 return
             if volume.state.conn not in SOURCE_STATES:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from replblk.model.notices import StateChanged
 from replblk.model.vocabulary import ConnState, DiskState, OnNoData
+from replblk.sim.machine import Machine
 from tests.support.lab import BLOCK, Lab
 
 
@@ -142,3 +144,33 @@ def test_a_primary_that_gets_its_disk_back_alone_begins_a_generation(on_no_data:
     lab.heal()
     lab.connect("alpha")
     lab.run_until(lambda: lab.told("alpha", "Split-Brain detected but unresolved"))
+
+
+def test_a_write_that_waited_for_the_start_of_a_resync_is_answered_once_the_data_have_a_name() -> (
+    None
+):
+    """The target goes while the sync UUID is on its way to the disk: the write is done here alone,
+    and without that name it would be in the generation of both (simulator, wide 70001715)."""
+    lab = ready()
+    lab.primary("alpha")
+    lab.write("alpha", 0, b"old." * 1024)
+
+    def slow_disk(machine: Machine, change: StateChanged) -> None:
+        if change.new.conn is ConnState.SYNC_SOURCE and change.old.conn is not change.new.conn:
+            lab.hold("alpha")
+
+    lab.alpha.on_state.append(slow_disk)
+    lab.ask("beta", "invalidate")
+    lab.reaches("alpha", conn=ConnState.STARTING_SYNC_S)
+    late = lab.submit("alpha", "write", 0, BLOCK, data=b"new!" * 1024)
+    lab.reaches("alpha", conn=ConnState.SYNC_SOURCE)
+    lab.release("alpha")
+    lab.partition()
+    lab.reaches("alpha", conn=ConnState.WF_CONNECTION)
+    lab.run_for(0.1)
+    assert lab.on_disk("alpha", 0, BLOCK) == b"new!" * 1024
+    assert not late.done
+    assert not lab.durable_uuids("alpha").bitmap
+    lab.run_until(lambda: late.done, what="the answer")
+    assert late.errno == 0
+    assert lab.durable_uuids("alpha").bitmap
