@@ -12,7 +12,6 @@ if a flush is needed for it to hold what was acknowledged. Source: decision 20.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -48,7 +47,7 @@ class Detaching:
         if not self._may_wait(volume):
             self._requests.retrying(volume, DETACH, then)
             return
-        volume.paused = deque()
+        volume.pause()
         name, over = ("quiet", volume.number), False
 
         def quiet() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from replblk.engine.attach import _Attachment
 from replblk.model.vocabulary import ConnState, DiskState
 from replblk.sim.image import synced_drive
 from tests.support.lab import BLOCK, EXTENT, Lab
@@ -102,9 +103,12 @@ def test_the_peer_goes_while_a_secondary_attaches_data_that_it_knows_to_be_older
     assert lab.differing_blocks() == []
 
 
-def test_what_a_diskless_primary_writes_before_it_hears_of_the_resync_is_copied_too() -> None:
+def test_what_a_diskless_primary_writes_before_it_hears_of_the_resync_is_copied_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The source has told its bitmap by then; the disk being attached does not get the write, and
-    its activity log does not name it."""
+    its activity log does not name it. A kernel lets its clients write in this moment."""
+    monkeypatch.setattr(_Attachment, "_pause_until_decided", lambda self: None)
     lab = ready(device_bytes=3 * EXTENT)
     assert lab.command("alpha", "detach").exit_code == 0
     lab.write("alpha", BLOCK, DATA)
@@ -121,6 +125,49 @@ def test_what_a_diskless_primary_writes_before_it_hears_of_the_resync_is_copied_
     lab.in_sync()
     assert lab.on_disk("alpha", EXTENT, BLOCK) == DATA[::-1]
     assert lab.differing_blocks() == []
+
+
+@pytest.mark.parametrize("kind", ["write", "zero", "trim"])
+def test_a_write_that_comes_while_a_primary_attaches_waits_for_whose_data_are_newer(
+    kind: str,
+) -> None:
+    """It turns out that ours are: sent to the peer alone, behind our generation, the write would
+    have been overwritten there, and was told EIO (simulator, wide 70001049)."""
+    lab = ready()
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.network.block(lab.alpha, lab.beta)
+    lab.network.block(lab.beta, lab.alpha)
+    assert lab.command("alpha", "attach").exit_code == 0
+    assert lab.shows("alpha", disk=DiskState.NEGOTIATING)
+    data = DATA[::-1] if kind == "write" else None
+    late = lab.submit("alpha", kind, 0, BLOCK, data=data)
+    read = lab.submit("alpha", "read", BLOCK, BLOCK)
+    lab.run_for(0.01)
+    assert not late.done
+    lab.network.unblock(lab.alpha, lab.beta)
+    lab.network.unblock(lab.beta, lab.alpha)
+    assert lab.done(late).errno == 0
+    assert lab.done(read).errno == 0
+    lab.in_sync()
+    expected = data or bytes(BLOCK)
+    assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == expected
+    assert lab.differing_blocks() == []
+
+
+def test_the_peer_goes_while_requests_wait_for_an_attach() -> None:
+    """They are answered then: the disk that nobody could compare is given up."""
+    lab = ready()
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.network.block(lab.alpha, lab.beta)
+    assert lab.command("alpha", "attach").exit_code == 0
+    late = lab.submit("alpha", "write", 0, BLOCK, data=DATA[::-1])
+    lab.run_for(0.01)
+    assert not late.done
+    lab.partition()
+    lab.run_until(lambda: late.done, what="the answer")
+    held_here = lab.shows("alpha", disk=DiskState.UP_TO_DATE)
+    assert (late.errno == 0) == held_here
+    lab.heal()
 
 
 def test_forced_detach_of_a_primary_with_io_under_way() -> None:
