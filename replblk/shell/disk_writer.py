@@ -177,7 +177,10 @@ class DiskWriter:
         total = run_length(run)
         try:
             while written < total:
-                written += os.pwritev(self._fd, _rest(run, written), run[0].offset + written)
+                more = os.pwritev(self._fd, _rest(run, written), run[0].offset + written)
+                if not more:
+                    raise OSError(errno.EIO, "nothing was written")
+                written += more
         except OSError as error:
             fail_rest(run, written, error.errno or errno.EIO)
 
@@ -190,7 +193,10 @@ class DiskWriter:
         try:
             while done < op.length:
                 piece = ZERO_PIECE[: op.length - done]
-                done += os.pwrite(self._fd, piece, op.offset + done)
+                more = os.pwrite(self._fd, piece, op.offset + done)
+                if not more:
+                    return errno.EIO
+                done += more
         except OSError as error:
             return error.errno or errno.EIO
         return 0

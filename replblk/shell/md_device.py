@@ -57,6 +57,8 @@ class MdDevice:
                 written = os.pwrite(self._device.fd, rest, at)
             except OSError as error:
                 raise self._failed("write", at, len(rest), error.strerror) from error
+            if not written:
+                raise self._failed("write", at, len(rest), "it takes nothing there")
             rest, at = rest[written:], at + written
 
     def zero(self, offset: int, length: int) -> None:

@@ -81,8 +81,8 @@ class DiskFaults:
         value = {"no space": errno.ENOSPC, "delay": 300}.get(action, errno.EIO)
         # A read that fails once is tried again by a thread, and rightly succeeds.
         times = FOREVER if op == "read" else self._chance.choice([1, FOREVER])
-        if action == "delay":
-            times = 3
+        if action in HARMLESS:
+            times = 3  # a disk that only ever does half has failed
         name = "error" if action == "no space" else action
         first = self._chance.randrange(1, 12)
         fault = Fault(
@@ -106,7 +106,7 @@ class DiskFaults:
             if self.policy == "call-local-io-error":
                 until(self.handled.exists, lambda: f"no handler was called: {story}")
         else:
-            self.pair.connected()
+            self.pair.connected(story)
         name = fault.action if hits else "never met"
         self.counts[f"{name} {fault.op} of {victim}" if hits else name] += 1
         self.disks.heal(victim)

@@ -69,7 +69,7 @@ class RealPair:
         """Wait until the daemon takes commands."""
         until(
             lambda: self.site.replblk(node, "cstate", "r0").stdout not in ("", "Unconfigured\n"),
-            self._logs,
+            self.logs,
             PATIENCE_S,
         )
 
@@ -89,16 +89,16 @@ class RealPair:
         for node in list(self.processes):
             self.kill(node)
 
-    def connected(self) -> None:
+    def connected(self, story: str = "") -> None:
         """Wait for Connected and UpToDate on both."""
-        until(self._well, self._logs, PATIENCE_S)
+        until(self._well, lambda: f"{story} {self.logs()}", PATIENCE_S)
 
     def _well(self) -> bool:
         for node in self.processes:
-            assert not self.ended(node), f"the daemon of {node} has ended: {self._logs()}"
+            assert not self.ended(node), f"the daemon of {node} has ended: {self.logs()}"
         return all(self.healthy(node) for node in NODES)
 
-    def _logs(self) -> str:
+    def logs(self) -> str:
         """The end of what each daemon said last."""
         return "\n".join((self.folder / f"{n}.out").read_text()[-3000:] for n in NODES)
 

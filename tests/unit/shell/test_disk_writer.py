@@ -156,6 +156,20 @@ def test_a_short_write_is_completed(commits: Commits, monkeypatch: pytest.Monkey
     assert commits.path.read_bytes()[512:3584] == b"x" * 1024 + b"y" * 2048
 
 
+def test_a_disk_that_takes_nothing_has_failed(
+    commits: Commits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked again and again, until disk-timeout gave it up, and the thread for ever."""
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwritev", lambda fd, buffers, offset: 0)
+        assert commits.put(write(1, 0, b"x" * 512)) == [errno.EIO]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", lambda fd, data, offset: 0)
+        patched.setattr(disk_writer, "fallocate", lambda *arguments: errno.EOPNOTSUPP)
+        assert commits.put(WriteOp(2, 0, 512, None, durable=False)) == [errno.EIO]
+    assert commits.put(write(3, 0, b"x" * 512)) == [0]
+
+
 def test_what_was_written_before_an_error_counts_and_the_rest_is_never_tried_again(
     commits: Commits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
