@@ -6,6 +6,9 @@
 | new-uuid | the Primary is disconnected, begins a generation by hand, and is connected again |
 | suspend-io | the administrator suspends the Primary's I/O for a while |
 
+No third generation is begun by hand before the two were in sync: it would push out what they have
+in common, and they would refuse each other, rightly (decision 22).
+
 The handler local-io-error turns its machine off if the seed says so; the first calls of
 before-resync-target and -source forbid the resync as often as it says.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from replblk.model.vocabulary import ConnState, Role
+from replblk.model.vocabulary import ConnState, DiskState, Role
 from replblk.sim.handlers import HandlerEnds
 from replblk.sim.world import MILLI_NS, SECOND_NS
 
@@ -34,6 +37,8 @@ TOLD = (
 )
 """Sentences of the node, and the mark that each leaves."""
 
+BY_HAND_MAX = 2
+
 
 class PolicyFaults:
     """Carries them out; ``mend`` takes back what the administrator has to take back."""
@@ -46,8 +51,11 @@ class PolicyFaults:
         self._chance = self._world.chance("policy-faults")
         self._vetoes = options.policies.vetoes
         self._suspended: list[Machine] = []
+        self._by_hand = 0
+        """Generations begun by hand since the two were in sync last."""
         for machine in network.machines:
             machine.on_told.append(self._on_told)
+            machine.on_step.append(self._on_step)
             programs = machine.handler_programs
             if options.policies.io_error_ends_node:
                 programs["local-io-error"] = self._turns_off(machine)
@@ -62,6 +70,12 @@ class PolicyFaults:
         """No more faults: resume what was suspended."""
         for machine in list(self._suspended):
             self._resume(machine)
+
+    def _on_step(self, machine: Machine) -> None:
+        if self._by_hand and machine.all_volumes(
+            conn=ConnState.CONNECTED, disk=DiskState.UP_TO_DATE, pdsk=DiskState.UP_TO_DATE
+        ):
+            self._by_hand = 0
 
     def _on_told(self, machine: Machine, text: str) -> None:
         for sentence, mark in TOLD:
@@ -114,10 +128,11 @@ class PolicyFaults:
         alone = machine.connection is ConnState.STANDALONE
         if not alone or machine.serving_role is not Role.PRIMARY or not machine.up_to_date:
             return
-        if self._operator.free(machine):
+        if self._operator.free(machine) and self._by_hand < BY_HAND_MAX:
             self._operator.command(machine, "new-current-uuid", self._told)
 
     def _told(self, answer: Answer) -> None:
+        self._by_hand += not answer.exit_code
         self._world.mark(f"new-current-uuid {'refused' if answer.exit_code else 'done'}")
 
     def _suspend_io(self, fault: Fault, target: Machine) -> None:

@@ -50,6 +50,13 @@ WIDER_SEEDS = [
     for seed in range(1, count + 1)
 ]
 WIDER_ONCE_FAILED = (
+    ("wide", 70001049),  # written to the peer alone while a Primary attached the newer data: EIO
+    ("wide", 70004345),  # as wide 70001049, a trim
+    ("wide", 70001715),  # the target went before the sync UUID was durable: answered without one
+    ("resize", 70001900),  # as wide 70001715: a refused write, and a resync of new storage
+    ("runs", 70002361),  # the disk failed in a verify: writes overtook the word of it
+    ("policies", 70003672),  # not the pair's fault: four generations by hand between two meetings
+    ("policies", 13000039),  # as policies 70003672
     ("harsh", 6001277),  # the source forgot what its target has; and a mark was withdrawn late
     ("policies", 6000984),  # as harsh 6001277, by new-current-uuid: refused as unrelated
     ("runs", 7001545),  # as policies 6000984
