@@ -4,6 +4,7 @@ pause, disconnect."""
 from __future__ import annotations
 
 from replblk.engine import (
+    attach,
     detaching,
     follow,
     handover_give,
@@ -220,6 +221,13 @@ COMMANDS = (
         ),
         test=ATTACHING
         + "test_the_peer_goes_while_a_secondary_attaches_data_that_it_knows_to_be_older",
+    ),
+    mutant(
+        "written-while-negotiating",
+        "a diskless Primary that attaches sends writes behind the generation that is compared",
+        Edit(attach._Attachment, "_in_place", "self._pause_until_decided()", "pass"),
+        test=ATTACHING
+        + "test_a_write_that_comes_while_a_primary_attaches_waits_for_whose_data_are_newer",
     ),
     mutant(
         "late-write-not-marked",

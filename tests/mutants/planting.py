@@ -26,6 +26,7 @@ class StaleEditError(Exception):
 @dataclass(frozen=True)
 class Edit:
     """In *owner*'s function *name*, *old* (found exactly once) becomes *new*. owner: module, class.
+    also: another passage of that function, and what becomes of it.
 
     Passages are compared as they stand, without the indentation of their first line.
     """
@@ -34,6 +35,7 @@ class Edit:
     name: str
     old: str
     new: str
+    also: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         return f"{getattr(self.owner, '__name__', self.owner)}.{self.name}"
@@ -54,16 +56,17 @@ class Edit:
         """The code with the passage replaced. Raises StaleEditError."""
         function = self.function
         source = textwrap.dedent(inspect.getsource(function))
-        if source.count(self.old) != 1:
-            raise StaleEditError(
-                f"{self}: the passage {self.old!r} is there {source.count(self.old)} times; "
-                "the program has changed: adapt the table of mutants"
-            )
-        module = source.replace(self.old, self.new)
+        for old, new in ((self.old, self.new), *([self.also] if self.also else [])):
+            if source.count(old) != 1:
+                raise StaleEditError(
+                    f"{self}: the passage {old!r} is there {source.count(old)} times; "
+                    "the program has changed: adapt the table of mutants"
+                )
+            source = source.replace(old, new)
         flags = __future__.annotations.compiler_flag
         made: dict[str, Any] = {}
         exec(
-            compile(module, f"<mutant of {self}>", "exec", flags, dont_inherit=True),
+            compile(source, f"<mutant of {self}>", "exec", flags, dont_inherit=True),
             dict(function.__globals__),
             made,
         )

@@ -192,10 +192,23 @@ RESYNCS = (
             EXCHANGE,
             "_become_source",
             "    meta.write_bitmap(bitmap_durable)",
-            "    meta.write_bitmap(bitmap_durable); durable(True)",
+            "    volume.hold_replies(); meta.write_bitmap(bitmap_durable); durable(True)",
         ),
         test="tests/scenario/test_late_answers.py::"
         "test_the_start_of_a_resync_is_told_when_the_source_has_it_on_its_disk",
+    ),
+    mutant(
+        "answered-before-the-sync-uuid",
+        "a source whose target goes at once acknowledges writes before the sync UUID is durable",
+        Edit(
+            EXCHANGE,
+            "_become_source",
+            "volume.hold_replies()",
+            "pass",
+            also=("volume.release_replies(ok)", "pass"),
+        ),
+        test="tests/scenario/test_generations.py::"
+        "test_a_write_that_waited_for_the_start_of_a_resync_is_answered_once_the_data_have_a_name",
     ),
     mutant(
         "no-full-sync",

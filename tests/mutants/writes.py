@@ -19,7 +19,7 @@ from replblk.engine import (
     write_run,
     write_way,
 )
-from replblk.rules import generations
+from replblk.rules import consequences, generations
 from tests.mutants.planting import Edit
 from tests.mutants.table import mutant
 
@@ -29,6 +29,15 @@ PEER = write_peer.WritePeer
 RUNS = write_run.WriteRuns
 
 WRITES = (
+    mutant(
+        "writes-before-the-failure",
+        "the disk fails in a verify: what waited goes to the peer before it hears of that",
+        Edit(
+            consequences, "_after_resync", "if verified and new.disk != _D.FAILED:", "if verified:"
+        ),
+        test="tests/unit/rules/test_consequences.py::"
+        "test_the_peer_hears_of_a_failed_disk_before_writes_go_on_without_it",
+    ),
     mutant(
         "lost-writes-not-marked",
         "what the peer had not acknowledged when the connection went is not marked out of sync",

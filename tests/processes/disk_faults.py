@@ -84,7 +84,8 @@ class DiskFaults:
         if action in HARMLESS:
             times = 3  # a disk that only ever does half has failed
         name = "error" if action == "no space" else action
-        first = self._chance.randrange(1, 12)
+        seldom = op == "flush" or start > 0  # metadata are written a few times in a round
+        first = self._chance.randrange(1, 4 if seldom else 12)
         fault = Fault(
             op=op, action=name, value=value, first=first, times=times, start=start, end=end
         )
@@ -96,10 +97,14 @@ class DiskFaults:
             victim, fault = self.draw()
         self.handled.unlink(missing_ok=True)
         failed = self.writer.failed
-        self.disks.plant(victim, fault)
-        self._work("alpha")
-        hits = self.disks.hits(victim)
         story = f"{fault} of {victim}, on-io-error {self.policy}"
+        self.disks.plant(victim, fault)
+        try:
+            self._work("alpha")
+        except BaseException as problem:
+            problem.add_note(f"{story}\n{self.pair.logs()}")
+            raise
+        hits = self.disks.hits(victim)
         assert self.writer.failed == failed, f"the client was told of an error: {story}"
         if hits and fault.action not in HARMLESS:
             until(lambda: self._own_disk(victim) != "UpToDate", lambda: story, PATIENCE_S)

@@ -5,7 +5,8 @@
  *                   serial operation action value first times start end
  *               operation: write, read, flush. action: error (value: errno), torn (half of it is
  *               done, then errno), short (half of it is done, and said so), delay (value:
- *               milliseconds), hang (until the serial changes). first: the number of the call it
+ *               milliseconds), hang (until the serial changes); a call that asked not to wait
+ *               (RWF_NOWAIT) is told EAGAIN by a disk that is late or hangs. first: the number of the call it
  *               begins with, counted from 1 since the serial changed; times: for so many.
  *               start, end: only calls that touch these bytes; a flush touches all.
  * Each hit appends a byte to the file FAULT_RULE with ".hits" behind it.
@@ -118,6 +119,16 @@ static int spoilt(const char *operation, int fd, long long offset, long long len
 	return hit && strcmp(rule->action, "delay") && strcmp(rule->action, "hang");
 }
 
+/* Whether such a disk would be waited for: RWF_NOWAIT promises not to. */
+static int would_wait(const char *operation, int fd, int flags)
+{
+	struct rule rule;
+
+	return flags & RWF_NOWAIT && is_target(fd) && read_rule(&rule) &&
+	       !strcmp(rule.operation, operation) &&
+	       (!strcmp(rule.action, "hang") || !strcmp(rule.action, "delay"));
+}
+
 static long long length_of(const struct iovec *iov, int pieces)
 {
 	long long sum = 0;
@@ -188,6 +199,10 @@ static int vector(int writing, int fd, const struct iovec *iov, int pieces, off_
 	ssize_t name(int fd, const struct iovec *iov, int pieces, off_t offset, int flags) \
 	{                                                                      \
 		ssize_t answer;                                                \
+		if (would_wait(writing ? "write" : "read", fd, flags)) {       \
+			errno = EAGAIN;                                        \
+			return -1;                                             \
+		}                                                              \
 		if (vector(writing, fd, iov, pieces, offset, &answer))         \
 			return answer;                                         \
 		return REAL(name)(fd, iov, pieces, offset, flags);             \
