@@ -57,6 +57,7 @@ class FollowUps:
         writes: WriteOrigin,
     ) -> None:
         self._ctx = ctx
+        self._writes = writes
         self.fencing = PeerFencing(ctx, writes, self.begin_generation)
         self.news = PeerNews(ctx)
         self._detach = detach
@@ -67,6 +68,8 @@ class FollowUps:
         self.news.before(volume, new)
         if new.conn < ConnState.CONNECTED:
             volume.peer_detaches = False
+        elif new.pdsk < DiskState.INCONSISTENT <= old.pdsk:
+            self._writes.peer_lost_disk(volume)
         if old.conn < ConnState.CONNECTED <= new.conn:
             self.fencing.peer_is_back(volume)
         for follow in after_change(old, new, apv=self._ctx.peer.apv or 101):

@@ -413,6 +413,13 @@ class WriteOrigin:
 
     # -- loss ---------------------------------------------------------------------------------
 
+    def peer_lost_disk(self, volume: Volume) -> None:
+        """What is on its way there may be refused; when we hear of that, the peer may have its disk
+        again, and our bitmap."""
+        for write in self.log.writes():
+            if write.volume is volume and write.net == PENDING:
+                volume.mark_out_of_sync(write.sector, write.size)
+
     def connection_lost(self) -> None:
         """What the peer did not barrier-acknowledge is out of sync; writes complete without it."""
         self._ko.stop()

@@ -15,6 +15,7 @@ from replblk.engine import (
     resync_target,
     sizes,
     state_change,
+    write_origin,
     write_peer,
     write_way,
 )
@@ -228,6 +229,18 @@ COMMANDS = (
         Edit(attach._Attachment, "_in_place", "self._pause_until_decided()", "pass"),
         test=ATTACHING
         + "test_a_write_that_comes_while_a_primary_attaches_waits_for_whose_data_are_newer",
+    ),
+    mutant(
+        "under-way-to-a-lost-disk",
+        "what the peer refuses while its disk comes back is marked when the bitmap has been told",
+        Edit(
+            write_origin.WriteOrigin,
+            "peer_lost_disk",
+            "volume.mark_out_of_sync(write.sector, write.size)",
+            "pass",
+        ),
+        test=ATTACHING
+        + "test_what_was_on_its_way_to_a_disk_that_is_already_being_attached_again_is_copied",
     ),
     mutant(
         "late-write-not-marked",

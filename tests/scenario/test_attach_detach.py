@@ -127,6 +127,23 @@ def test_what_a_diskless_primary_writes_before_it_hears_of_the_resync_is_copied_
     assert lab.differing_blocks() == []
 
 
+def test_what_was_on_its_way_to_a_disk_that_is_already_being_attached_again_is_copied() -> None:
+    """The peer refuses it; when the Primary hears of that the bitmap has been told (simulator,
+    wide 71002351: the target was done, and the source waited for the rest for ever)."""
+    lab = ready()
+    lab.network.block(lab.alpha, lab.beta)
+    late = [lab.submit("alpha", "write", block * BLOCK, data=DATA[::-1]) for block in (2, 5)]
+    lab.run_for(0.01)
+    assert lab.command("beta", "detach", force=True).exit_code == 0
+    assert lab.command("beta", "attach").exit_code == 0
+    lab.reaches("alpha", conn=ConnState.WF_BITMAP_S)
+    lab.network.unblock(lab.alpha, lab.beta)
+    assert [lab.done(write).errno for write in late] == [0, 0]
+    lab.in_sync()
+    assert lab.on_disk("beta", 2 * BLOCK, BLOCK) == DATA[::-1]
+    assert lab.differing_blocks() == []
+
+
 @pytest.mark.parametrize("kind", ["write", "zero", "trim"])
 def test_a_write_that_comes_while_a_primary_attaches_waits_for_whose_data_are_newer(
     kind: str,

@@ -50,6 +50,7 @@ WIDER_SEEDS = [
     for seed in range(1, count + 1)
 ]
 WIDER_ONCE_FAILED = (
+    ("wide", 71002351),  # refused by a disk that was already back: the resync's source had no end
     ("wide", 70001049),  # written to the peer alone while a Primary attached the newer data: EIO
     ("wide", 70004345),  # as wide 70001049, a trim
     ("wide", 70001715),  # the target went before the sync UUID was durable: answered without one
