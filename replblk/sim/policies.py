@@ -1,7 +1,7 @@
 """How the administrator of a simulated pair has configured errors, missing data and fencing.
 
-Drawn by profiles ``policies`` and ``fenced``; everywhere else these are DRBD's defaults, with no
-handler configured.
+Drawn by profiles ``policies`` and ``fenced``; everywhere else these are DRBD's defaults, and a
+handler is configured in a few runs only.
 """
 
 from __future__ import annotations

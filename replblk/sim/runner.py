@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import multiprocessing
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -114,32 +116,35 @@ def _many(first: int, count: int, profile: str, jobs: int, require_marks: bool) 
     began = time.perf_counter()
     marks: Counter[str] = Counter()
     failed: list[int] = []
-    writes = events = 0
-    for done, (seed, failure, marked, acked, happened) in enumerate(
-        _outcomes(first, count, profile, jobs), 1
-    ):
-        marks.update(dict.fromkeys(marked, 1))
-        writes += acked
-        events += happened
-        if failure:
-            failed.append(seed)
-            print(failure, flush=True)
-        if done % 500 == 0:
-            pace = done / (time.perf_counter() - began)
-            print(f"... {done} seeds, {len(failed)} failed, {pace:.1f} seeds/s", flush=True)
+    done = writes = events = 0
+    with contextlib.suppress(KeyboardInterrupt):  # who ends it wants to see what it brought
+        for seed, failure, marked, acked, happened in _outcomes(first, count, profile, jobs):
+            done += 1
+            marks.update(dict.fromkeys(marked, 1))
+            writes += acked
+            events += happened
+            if failure:
+                failed.append(seed)
+                print(failure, flush=True)
+            if done % 500 == 0:
+                pace = done / (time.perf_counter() - began)
+                print(f"... {done} seeds, {len(failed)} failed, {pace:.1f} seeds/s", flush=True)
     took = time.perf_counter() - began
     print("sometimes (share of seeds):")
     for name, hits in sorted(marks.items(), key=lambda item: (-item[1], item[0])):
-        print(f"  {100 * hits / count:6.2f} %  {name}")
+        print(f"  {100 * hits / max(done, 1):6.2f} %  {name}")
     if failed:
         print(f"failed: {' '.join(map(str, failed))}")
     never = missing(set(marks)) if require_marks else []
     for name in never:
         print(f"NEVER: {name}")
     print(
-        f"{count} seeds, {len(failed)} failed, {count / took:.1f} seeds/s, "
+        f"{done} seeds, {len(failed)} failed, {done / took:.1f} seeds/s, "
         f"{writes} acknowledged writes, {events} events"
     )
+    if done < count:
+        print(f"interrupted: {count - done} seeds were not run")
+        return 130
     return 1 if failed or never else 0
 
 
@@ -153,8 +158,13 @@ def _outcomes(first: int, count: int, profile: str, jobs: int) -> Iterator[Summa
         _begin()
         yield from map(_task, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, _begin) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, _begin_in_pool) as pool:
         yield from pool.imap_unordered(_task, tasks, chunksize=CHUNK)
+
+
+def _begin_in_pool() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the process that counts
+    _begin()
 
 
 def _begin() -> None:

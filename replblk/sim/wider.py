@@ -39,6 +39,8 @@ SHARES = (
     ("runs", 16),
 )
 QUICK = ("submit", "submit", "send", "state", "time")
+WITH_HANDLERS = ("erring", "lies", "storm")
+"""Profiles in whose every fourth run there are handlers: only there some of them are called."""
 ALGORITHMS = ("md5", "sha1", "crc32c")
 
 
@@ -50,8 +52,12 @@ def draw_any(seed: int, profile: str = "mixed") -> Options:
         profile = pick
     widen = _WIDENED.get(profile)
     if widen is None:
-        return draw(seed, profile)
-    return widen(replace(draw(seed, "careful"), profile=profile), chance)
+        options = draw(seed, profile)
+    else:
+        options = widen(replace(draw(seed, "careful"), profile=profile), chance)
+    if options.profile in WITH_HANDLERS and not seed % 4:
+        return replace(options, policies=replace(options.policies, handlers=True))
+    return options
 
 
 def _harsh(options: Options, chance: random.Random) -> Options:

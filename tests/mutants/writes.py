@@ -106,8 +106,8 @@ WRITES = (
             "self._net_done(write, cmd != _P_NEG_ACK)",
             "self._net_done(write, True)",
         ),
-        seed=38,
-        profile="harsh",
+        test="tests/scenario/test_disk_errors.py::"
+        "test_a_failed_write_of_the_secondary_passed_on_marks_the_block_on_both",
     ),
     mutant(
         "any-part-acked-is-success",

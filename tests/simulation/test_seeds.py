@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from replblk.sim.options import draw
-from replblk.sim.run import run_seed
+from replblk.sim import runner
+from replblk.sim.options import Options, draw
+from replblk.sim.run import Outcome, run_seed
 from replblk.sim.runner import main
 from replblk.sim.wider import draw_any
 
@@ -171,3 +172,30 @@ def test_power_cuts_of_one_node_at_its_disk_operations(capsys: pytest.CaptureFix
     runs, *rest = capsys.readouterr().out.split()
     assert int(runs) > 4
     assert " ".join(rest) == "crash points of 1 seeds, 0 failed"
+
+
+def test_a_run_of_many_seeds_that_is_interrupted_tells_what_it_brought(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter((runner.run_seed, runner.run_seed))
+
+    def interrupted(options: Options) -> Outcome:
+        try:
+            return next(calls)(options)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(runner, "run_seed", interrupted)
+    assert main(["--seed", "1", "--count", "10", "--profile", "calm"]) == 130
+    *_, summary, last = capsys.readouterr().out.splitlines()
+    assert summary.startswith("2 seeds, 0 failed, ")
+    assert last == "interrupted: 8 seeds were not run"
+
+
+def test_the_handlers_of_a_split_brain_and_of_a_verify_are_called_sometimes() -> None:
+    """Profiles that know neither policies nor fencing have handlers in every fourth run."""
+    called: set[str] = set()
+    for profile, seeds in (("lies", (4, 8)), ("erring", (4, 8, 12))):
+        for seed in seeds:
+            called |= set(run_seed(draw_any(seed, profile)).marks)
+    assert {"handler split-brain", "handler out-of-sync"} <= called
