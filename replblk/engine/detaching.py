@@ -53,7 +53,7 @@ class Detaching:
         def quiet() -> bool:
             nonlocal over
             late = not self._ctx.timers.pending(name)
-            if not over and (late or self._writes.idle(volume)):
+            if not over and (late or self._writes.drained(volume)):
                 over = True
                 self._ctx.timers.cancel(name)
                 self._ctx.defer(lambda: self._ask(volume, late, then))

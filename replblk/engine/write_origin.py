@@ -484,7 +484,12 @@ class WriteOrigin:
         self._ranged(write, write.lock)
 
     def idle(self, volume: Volume) -> bool:
-        """Whether no write of the volume is in flight, waiting, or short of its barrier ack."""
+        """Whether there is no request of a client, begun or waiting, nor one short of its barrier
+        ack."""
+        return not volume.paused and self.drained(volume)
+
+    def drained(self, volume: Volume) -> bool:
+        """Whether no request that was begun is in flight or short of its barrier ack."""
         self.send_barriers()
         return not (volume.app_pending or self.frozen.of(volume)) and not any(
             write.volume is volume for write in self.log.writes()

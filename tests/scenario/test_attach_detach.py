@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from replblk.engine.attach import _Attachment
-from replblk.model.vocabulary import ConnState, DiskState
+from replblk.model.vocabulary import ConnState, DiskState, Role
 from replblk.sim.image import synced_drive
 from tests.support.lab import BLOCK, EXTENT, Lab
 
@@ -169,6 +169,24 @@ def test_a_write_that_comes_while_a_primary_attaches_waits_for_whose_data_are_ne
     expected = data or bytes(BLOCK)
     assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == expected
     assert lab.differing_blocks() == []
+
+
+def test_a_primary_is_not_demoted_before_what_waits_for_an_attach_is_done() -> None:
+    """Its client is gone already; as a Secondary it must not write."""
+    lab = ready()
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.network.block(lab.alpha, lab.beta)
+    assert lab.command("alpha", "attach").exit_code == 0
+    late = lab.submit("alpha", "write", 0, BLOCK, data=DATA[::-1])
+    lab.run_for(0.01)
+    demotion = lab.ask("alpha", "secondary")
+    lab.run_for(0.1)
+    assert lab.state("alpha").role is Role.PRIMARY
+    lab.network.unblock(lab.alpha, lab.beta)
+    assert lab.answered(demotion).exit_code == 0
+    assert late.done
+    assert late.errno == 0
+    assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == DATA[::-1]
 
 
 def test_the_peer_goes_while_requests_wait_for_an_attach() -> None:
