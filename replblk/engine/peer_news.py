@@ -72,17 +72,24 @@ class PeerNews:
     # -- the peer's disk failed ---------------------------------------------------------------
 
     def refused(self, volume: Volume) -> None:
-        """P_NEG_ACK: its disk failed, and what that leads to here is not decided yet."""
+        """P_NEG_ACK: its disk failed, and what that leads to here is not decided yet, or, while I/O
+        is suspended, only planned."""
         state = volume.state
-        if (
-            state.conn >= ConnState.CONNECTED
-            and state.pdsk is DiskState.UP_TO_DATE
-            and not volume.awaits_peer_disk
-        ):
+        open_still = state.pdsk is DiskState.UP_TO_DATE or volume.generation_planned is not None
+        if state.conn >= ConnState.CONNECTED and open_still and not volume.awaits_peer_disk:
             volume.awaits_peer_disk = True
             volume.hold_replies()
-            name = ("peer-disk", volume.number)
-            self._ctx.timers.set(name, NEWS_NS, lambda: self._disk_known(volume))
+            self._expect_news(volume)
+
+    def _expect_news(self, volume: Volume) -> None:
+        name = ("peer-disk", volume.number)
+        self._ctx.timers.set(name, NEWS_NS, lambda: self._no_news(volume))
+
+    def _no_news(self, volume: Volume) -> None:
+        if volume.generation_planned is not None:
+            self._expect_news(volume)
+        else:
+            self._disk_known(volume)
 
     def _disk_known(self, volume: Volume) -> None:
         if volume.awaits_peer_disk:

@@ -103,7 +103,8 @@ class Storm:
         for client in run.clients:
             assert client.machine is None
         for machine in machines:
-            machine.boot()
+            if not machine.alive:  # a start that the storm had planned may have come first
+                machine.boot()
             self._command(machine, "up")
             self._command(machine, "disconnect", force=True)
         survivor = self._chance.choice(machines)

@@ -183,7 +183,7 @@ COMMANDS = (
         "detached-in-full-flight",
         "a Primary says that nothing is in flight while a write is: if its disk fails that, the "
         "peer's word alone is taken for it in the generation of both disks",
-        Edit(DETACHING, "run", "late or self._writes.idle(volume)", "True"),
+        Edit(DETACHING, "run", "late or self._writes.drained(volume)", "True"),
         test=QUIET_DETACH + "test_a_write_in_flight_fails_while_a_primary_detaches",
     ),
     mutant(

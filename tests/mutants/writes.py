@@ -276,12 +276,7 @@ WRITES = (
     mutant(
         "peer-generation-not-awaited",
         "after a disk error, writes are acknowledged before the peer has begun a new generation",
-        Edit(
-            peer_news.PeerNews,
-            "disk_failed",
-            "new.role is Role.PRIMARY",
-            "False",
-        ),
+        Edit(peer_news.PeerNews, "disk_failed", "new.role is Role.PRIMARY", "False"),
         test="tests/scenario/test_late_answers.py::"
         "test_what_only_the_peer_has_is_acknowledged_once_it_has_another_name",
     ),
@@ -291,6 +286,13 @@ WRITES = (
         Edit(peer_news.PeerNews, "refused", "state.pdsk is DiskState.UP_TO_DATE", "False"),
         test="tests/scenario/test_hostile_moments.py::"
         "test_a_refused_write_is_acknowledged_once_the_peer_tells_what_became_of_its_disk",
+    ),
+    mutant(
+        "refused-while-suspended",
+        "what the peer refuses in suspended I/O is acknowledged before the planned generation",
+        Edit(peer_news.PeerNews, "refused", " or volume.generation_planned is not None", ""),
+        test="tests/scenario/test_suspended_io.py::test_what_the_peers_disk_refuses_while_"
+        "suspended_is_answered_under_the_new_generation",
     ),
     mutant(
         "peer-turned-bad-in-the-old-generation",

@@ -198,3 +198,23 @@ def test_what_only_a_bad_disk_has_is_sent_when_the_peer_is_back() -> None:
     lab.in_sync()
     assert lab.read("alpha", BLOCK, BLOCK) == NEW
     assert lab.differing_blocks() == []
+
+
+def test_what_the_peers_disk_refuses_while_suspended_is_answered_under_the_new_generation() -> None:
+    """The generation is only planned then; the write was under way and was answered in the old one
+    (simulator, policies 72006005), or ten seconds later."""
+    lab = lab_of()
+    before = lab.uuids("alpha")
+    lab.hold("beta")
+    request = lab.submit("alpha", "write", BLOCK, data=NEW)
+    lab.run_for(0.01)
+    lab.fail("beta", "data", "write")
+    assert lab.command("alpha", "suspend-io").exit_code == 0
+    lab.release("beta")
+    lab.reaches("alpha", pdsk=DiskState.DISKLESS)
+    lab.run_for(25)
+    assert lab.uuids("alpha") == before
+    assert not request.done
+    assert lab.command("alpha", "resume-io").exit_code == 0
+    assert lab.done(request).errno == 0
+    assert lab.durable_uuids("alpha").bitmap | 1 == before.current | 1

@@ -51,6 +51,8 @@ WIDER_SEEDS = [
     for seed in range(1, count + 1)
 ]
 WIDER_ONCE_FAILED = (
+    ("policies", 72006005),  # refused by the peer while I/O was suspended: the generation of both
+    ("storm", 72006418),  # not the pair's fault: a machine was started twice after the storm
     ("wide", 71002351),  # refused by a disk that was already back: the resync's source had no end
     ("wide", 70001049),  # written to the peer alone while a Primary attached the newer data: EIO
     ("wide", 70004345),  # as wide 70001049, a trim
