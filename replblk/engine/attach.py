@@ -26,6 +26,7 @@ from replblk.meta.bitmap import Bitmap
 from replblk.meta.layout import Layout
 from replblk.meta.superblock import MdFlag, Superblock
 from replblk.model.errors import MetadataError
+from replblk.model.generation import same_generation
 from replblk.model.notices import Level
 from replblk.model.units import AL_EXTENT_BITS, bits_of_capacity
 from replblk.model.vocabulary import ConnState, DiskState
@@ -273,14 +274,20 @@ class _Attachment:
     def _holds_other_data(self) -> bool:
         """Whether it is refused because it lacks what the device served last."""
         volume, state, current = self._volume, self._volume.state, self._superblock.uuids.current
-        exposed = volume.exposed_uuid
-        if may_attach(current, exposed, role=state.role, peer=state.peer, pdsk=state.pdsk):
+        exposed, elsewhere = volume.exposed_uuid, volume.written_elsewhere
+        if may_attach(
+            *(current, exposed),
+            role=state.role,
+            peer=state.peer,
+            pdsk=state.pdsk,
+            written_elsewhere=elsewhere,
+        ):
             return False
-        self._refuse(
-            f"Can only attach to data with current UUID={exposed:016X}: this disk holds "
-            f"{current:016X}, other data than was served last",
-            ERR_OTHER_DATA,
-        )
+        why = f"Can only attach to data with current UUID={exposed:016X}: this disk holds "
+        if elsewhere and same_generation(current, exposed):
+            why = "What was written last went to the peer alone: connect to it first; "
+            why += "this disk holds "
+        self._refuse(f"{why}{current:016X}, other data than was served last", ERR_OTHER_DATA)
         return True
 
     def _take_over(self, size: int) -> None:

@@ -280,7 +280,7 @@ class Node:
     def _after(self, volume: Volume, old: State, new: State) -> None:
         """A volume's state was committed: what follows, then the paths that live by states."""
         if old.disk < DiskState.CONSISTENT <= new.disk:
-            volume.exposed_uuid = volume.uuids.current
+            volume.exposed_uuid, volume.written_elsewhere = volume.uuids.current, False
         self._exchange.on_state(volume, old, new)
         self._source.on_state(volume, old, new)
         self._target.on_state(volume, old, new)

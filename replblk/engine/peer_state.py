@@ -73,6 +73,9 @@ class PeerState:
             and volume.primary
             and volume.exposed_uuid
             and not same_generation(volume.exposed_uuid, uuids.current)
+            and not (
+                volume.written_elsewhere and same_generation(volume.exposed_uuid, uuids.bitmap)
+            )
         ):
             self._stand_alone(
                 f"Can only connect to data with current UUID={volume.exposed_uuid:016X}: the peer "
@@ -84,6 +87,8 @@ class PeerState:
         volume.peer_uuids = uuids
         self._uuids_changed(volume)
         if state.disk < DiskState.INCONSISTENT:
+            if not same_generation(volume.exposed_uuid, uuids.current):
+                volume.written_elsewhere = False  # that generation has all of it
             volume.exposed_uuid = uuids.current
 
     def _skip_initial_sync(self, volume: Volume, uuids: Uuids) -> bool:

@@ -57,6 +57,14 @@ def _ours_alone(volume: Volume) -> int:
     return failed + sum(bitmap.any(bit, bit + 1) for bit in volume.marked_anew)
 
 
+def _failed_here(volume: Volume) -> int:
+    """Blocks that are marked because their write failed here, and here alone."""
+    bitmap = volume.bitmap
+    if bitmap is None:
+        return 0
+    return sum(bitmap.any(bit, bit + 1) for bit in volume.failed_anew)
+
+
 class ResyncSource:
     """Serves resync requests of all volumes."""
 
@@ -162,8 +170,18 @@ class ResyncSource:
         volume.uuids = volume.uuids.bitmap_cleared()
         self._ctx.tell(Level.INFO, f"updated UUIDs {volume.uuids}", volume.number)
         volume.adopt_own_generation_for_peer()
+        disk = volume.state.disk
+        if blocks := _failed_here(volume):
+            # The error was passed on, as no other disk was better: now the peer's is.
+            self._ctx.tell(
+                Level.WARNING,
+                f"{blocks} blocks could not be written here in the meantime: this disk is "
+                "Inconsistent, the peer serves them",
+                volume.number,
+            )
+            disk = min(disk, DiskState.INCONSISTENT)
         self._ctx.states.force(
-            volume, "resync done", conn=ConnState.CONNECTED, pdsk=DiskState.UP_TO_DATE
+            volume, "resync done", conn=ConnState.CONNECTED, disk=disk, pdsk=DiskState.UP_TO_DATE
         )
 
     def on_state(self, volume: Volume, old: State, new: State) -> None:
@@ -178,6 +196,8 @@ class ResyncSource:
             volume.release_held()
         if volume.marked_anew and new.conn not in SYNC_STATES:
             volume.marked_anew.clear()
+        if volume.failed_anew and new.conn not in SYNC_STATES:
+            volume.failed_anew.clear()
 
     def connection_ends(self, log: TransferLog) -> None:
         """Before anything is settled: can the target have finished, unseen? log: writes under way.

@@ -51,6 +51,7 @@ class States:
             handshake_pending=any(v.handshaking for v in self._ctx.volumes.values()),
             has_net=resource.peer is not None,
             exposed_is_current=bool(volume.exposed_uuid)
+            and not volume.written_elsewhere
             and (volume.exposed_uuid | 1) == (volume.uuids.current | 1),
             kept_disk=volume.kept_disk,
             kept_pdsk=volume.kept_pdsk,

@@ -43,6 +43,9 @@ class Volume:
         self.uuids = UuidSet()
         self.exposed_uuid = 0
         """Generation whose data our clients were last given (0: none yet)."""
+        self.written_elsewhere = False
+        """Writes went to the peer alone since that generation was told: it begins a new one with
+        the first of them, and the word of it may be lost with the connection."""
 
         # the disk
         self.backing: Disk | None = None
@@ -127,6 +130,8 @@ class Volume:
         """While a resync runs: blocks that were marked since it read them, or since the last write
         to them was sent. What is on its way to the peer says nothing of them, nor does a target's
         word that it is done. They are few: what could not be written or read."""
+        self.failed_anew: set[int] = set()
+        """While a resync runs: blocks whose write failed here. The peer may have them."""
         self.target_done = False
         """Source: the target says that the resync is done; our side of its end is under way."""
         self.target_unfinished = False
@@ -219,6 +224,12 @@ class Volume:
         if self.state.conn in _RESYNC:
             self.marked_anew.update(touched)
         return self.bitmap.set(min(touched.start, end), min(touched.stop, end))
+
+    def mark_failed(self, sector: int, size_bytes: int) -> None:
+        """The same for a client's write that this disk refused."""
+        self.mark_out_of_sync(sector, size_bytes)
+        if self.state.conn in _RESYNC:
+            self.failed_anew.update(bits_touched(sector, size_bytes))
 
     def mark_in_sync(self, sector: int, size_bytes: int) -> int:
         """Clear the fully covered bits; returns how many were newly cleared."""

@@ -151,6 +151,7 @@ class WriteOrigin:
             self._forget(write)
             return
         if way.replicate:
+            volume.written_elsewhere |= not local
             self._send(write)
         else:
             newly = volume.mark_out_of_sync(write.sector, write.size)
@@ -305,7 +306,7 @@ class WriteOrigin:
         if errno:
             write.local = FAILED
             volume = write.volume
-            volume.mark_out_of_sync(write.sector, write.size)
+            volume.mark_failed(write.sector, write.size)
             self._disk_failure.failed(
                 volume,
                 f"local WRITE IO error sector {write.sector}+{write.size >> 9} (errno {errno})",

@@ -29,14 +29,21 @@ def initial_disk(
 
 
 def may_attach(
-    current_uuid: int, exposed_uuid: int, *, role: Role, peer: Role, pdsk: DiskState
+    current_uuid: int,
+    exposed_uuid: int,
+    *,
+    role: Role,
+    peer: Role,
+    pdsk: DiskState,
+    written_elsewhere: bool = False,
 ) -> bool:
     """Whether data of this generation may come under a device that is in use (error 150 if not).
 
     exposed_uuid: the generation whose data the device served last, 0 for none. While a Primary is
     anywhere and no UpToDate peer could bring the disk up to date, only that generation may.
+    written_elsewhere: what was written since then went to the peer alone.
     """
     in_use = Role.PRIMARY in (role, peer)
     if exposed_uuid == 0 or not in_use or pdsk == DiskState.UP_TO_DATE:
         return True
-    return same_generation(current_uuid, exposed_uuid)
+    return same_generation(current_uuid, exposed_uuid) and not written_elsewhere

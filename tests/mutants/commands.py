@@ -231,6 +231,18 @@ COMMANDS = (
         + "test_a_write_that_comes_while_a_primary_attaches_waits_for_whose_data_are_newer",
     ),
     mutant(
+        "written-elsewhere-forgotten",
+        "a diskless Primary that missed the word of its peer's new generation attaches old data",
+        Edit(
+            write_origin.WriteOrigin,
+            "_submit",
+            "volume.written_elsewhere |= not local",
+            "pass",
+        ),
+        test=QUIET_DETACH
+        + "test_what_the_peer_names_anew_is_known_to_be_elsewhere_though_the_word_of_it_is_lost",
+    ),
+    mutant(
         "under-way-to-a-lost-disk",
         "what the peer refuses while its disk comes back is marked when the bitmap has been told",
         Edit(

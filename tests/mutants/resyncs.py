@@ -211,6 +211,18 @@ RESYNCS = (
         "test_a_write_that_waited_for_the_start_of_a_resync_is_answered_once_the_data_have_a_name",
     ),
     mutant(
+        "bad-source-stays-good",
+        "a source that could not write a block stays UpToDate beside the target that has it",
+        Edit(
+            resync_source.ResyncSource,
+            "_finish",
+            "if blocks := _failed_here(volume):",
+            "if blocks := 0:",
+        ),
+        test="tests/scenario/test_disk_errors.py::"
+        "test_a_source_that_could_not_write_is_inconsistent_once_the_target_is_better",
+    ),
+    mutant(
         "no-full-sync",
         "a full sync sends the bitmap as it is instead of setting all bits",
         Edit(EXCHANGE, "begin", "if all_bits:", "if False:"),

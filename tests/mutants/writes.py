@@ -133,7 +133,7 @@ WRITES = (
         Edit(
             ORIGIN,
             "_local_done",
-            "volume.mark_out_of_sync(write.sector, write.size)",
+            "volume.mark_failed(write.sector, write.size)",
             "pass",
         ),
         test="tests/scenario/test_disk_errors.py::"

@@ -437,8 +437,8 @@ def test_the_source_can_not_read_and_passes_it_on() -> None:
     assert lab.differing_blocks() == []
 
 
-def test_what_fails_here_while_the_resync_is_on_its_way_to_the_peer_stays_marked() -> None:
-    """The target wrote what it had been sent: that says nothing of a write that came after."""
+def failed_beside_a_target() -> Lab:
+    """A write fails on the source while the target writes all it was sent; then the resync ends."""
     lab = ready(PASS_ON, alone=True)
     lab.alpha.command("pause-sync", lambda answer: None)
     lab.boot("beta")
@@ -455,6 +455,26 @@ def test_what_fails_here_while_the_resync_is_on_its_way_to_the_peer_stays_marked
     assert lab.done(request).errno == errno.EIO
     lab.reaches("alpha", conn=ConnState.CONNECTED, pdsk=DiskState.UP_TO_DATE)
     lab.run_for(0.1)
+    return lab
+
+
+def test_what_fails_here_while_the_resync_is_on_its_way_to_the_peer_stays_marked() -> None:
+    """The target wrote what it had been sent: that says nothing of a write that came after."""
+    lab = failed_beside_a_target()
     assert lab.differing_blocks() == [1]
     assert lab.out_of_sync_kib("alpha") == 4
-    mended(lab, "beta")
+    mended(lab, "alpha")
+
+
+def test_a_source_that_could_not_write_is_inconsistent_once_the_target_is_better() -> None:
+    """Else both would be UpToDate and differ: what is read here would change when the other node
+    is promoted (simulator, policies 73002452)."""
+    lab = failed_beside_a_target()
+    assert lab.shows("alpha", disk=DiskState.INCONSISTENT)
+    assert lab.told("alpha", "1 blocks could not be written here")
+    before = lab.read("alpha", BLOCK, BLOCK)
+    assert before == lab.on_disk("beta", BLOCK, BLOCK)
+    lab.secondary("alpha")
+    lab.primary("beta")
+    assert lab.read("beta", BLOCK, BLOCK) == before
+    mended(lab, "alpha")

@@ -103,6 +103,30 @@ def test_both_lose_power_while_a_primary_detaches(at_us: int, first: str) -> Non
         assert lab.on_disk("alpha", block * BLOCK, BLOCK) == NEW
 
 
+def test_what_the_peer_names_anew_is_known_to_be_elsewhere_though_the_word_of_it_is_lost() -> None:
+    """Old data are not attached alone, nor is the peer refused that has the new ones (simulator,
+    wide 73003038: acknowledgements came, P_UUIDS on the other socket did not)."""
+    lab = ready()
+    before = generation(lab, "beta")
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.network.block(lab.beta, lab.alpha)
+    lab.submit("alpha", "write", 0, BLOCK, data=NEW)
+    lab.run_until(lambda: lab.on_disk("beta", 0, BLOCK) == NEW, what="the write")
+    lab.partition()
+    lab.reaches("alpha", conn=ConnState.WF_CONNECTION)
+    assert generation(lab, "beta") != before == generation(lab, "alpha")
+    answer = lab.command("alpha", "attach")
+    assert answer.exit_code == 10
+    assert "What was written last went to the peer alone: connect to it first" in answer.text
+    lab.heal()
+    lab.reaches("alpha", conn=ConnState.CONNECTED, pdsk=DiskState.UP_TO_DATE)
+    assert lab.read("alpha", 0, BLOCK) == NEW
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+    assert not lab.told("alpha", "Split-Brain")
+
+
 def test_a_disk_that_hangs_is_not_waited_for() -> None:
     """Then it goes as ever: what comes goes to the peer, and the peer named its data before."""
     lab = ready()

@@ -51,6 +51,11 @@ WIDER_SEEDS = [
     for seed in range(1, count + 1)
 ]
 WIDER_ONCE_FAILED = (
+    (
+        "wide",
+        73003038,
+    ),  # old data attached alone: acknowledgements came, the new generation did not
+    ("policies", 73002452),  # UpToDate twice, and different: a write had failed on the source alone
     ("policies", 72006005),  # refused by the peer while I/O was suspended: the generation of both
     ("storm", 72006418),  # not the pair's fault: a machine was started twice after the storm
     ("wide", 71002351),  # refused by a disk that was already back: the resync's source had no end
