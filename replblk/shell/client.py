@@ -51,17 +51,22 @@ class _Run:
 class Clients:
     """``engine.ports.Clients``: every number is answered exactly once.
 
-    wake: asks for ``begin_step``; without it, requests are not gathered.
+    before_step: has ``begin_step`` called before the next step, and a step come; without it,
+    requests are not gathered.
     """
 
-    def __init__(self, events: EventSink, wake: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, events: EventSink, before_step: Callable[[Callable[[], None]], None] | None = None
+    ) -> None:
         self._events = events
-        self._wake = wake
+        self._before_step = before_step
         self._queued: list[_Queued] = []
         """Requests that were not given to the node yet, in order."""
         self._number = 0
         self._requests: dict[int, RequestDone] = {}
         self._commands: dict[int, CommandDone] = {}
+        self.due = False
+        """Whether the step has answered anything."""
         self._replies: list[tuple[RequestDone, int, Buffer | None]] = []
         self._answers: list[tuple[CommandDone, Answer]] = []
         self.door: Door | None = None
@@ -87,23 +92,21 @@ class Clients:
         """Give the node a request; *done* is called after the step that answers it."""
         queued = self._queued
         queued.append((done, volume, kind, offset, length, data, fua, unmap))
-        if self._wake is None:
+        if self._before_step is None:
             self.begin_step()
         elif len(queued) == 1:
-            self._wake()
+            self._before_step(self.begin_step)
 
     def writes(self, volume: int, writes: list[tuple[int, Buffer, bool, RequestDone]]) -> None:
         """``request`` for many writes: offset, data, fua, done."""
         queued = self._queued
         first = not queued
-        queued += [
-            (done, volume, "write", offset, len(data), data, fua, False)
-            for offset, data, fua, done in writes
-        ]
-        if self._wake is None:
+        for offset, data, fua, done in writes:
+            queued.append((done, volume, "write", offset, len(data), data, fua, False))
+        if self._before_step is None:
             self.begin_step()
         elif first:
-            self._wake()
+            self._before_step(self.begin_step)
 
     def begin_step(self) -> None:
         """Give the node what has gathered, writes that continue each other as one."""
@@ -157,15 +160,19 @@ class Clients:
     def reply(self, request: int, errno: int, data: Buffer | None) -> None:
         """The node answers a request."""
         self._replies.append((self._requests.pop(request), errno, data))
+        self.due = True
 
     def replies(self, requests: list[int]) -> None:
         """The node answers many with success and no data."""
-        pop = self._requests.pop
-        self._replies += [(pop(request), 0, None) for request in requests]
+        pop, replies = self._requests.pop, self._replies
+        for request in requests:
+            replies.append((pop(request), 0, None))
+        self.due = True
 
     def answer(self, command: int, answer: Answer) -> None:
         """The node answers a command."""
         self._answers.append((self._commands.pop(command), answer))
+        self.due = True
 
     def send_away(self, volume: int) -> str:
         """The volume's clients are to go, and nobody is let in."""
@@ -178,9 +185,11 @@ class Clients:
 
     def end_step(self) -> None:
         """Hand out what the step answered."""
+        self.due = False
         replies, self._replies = self._replies, []
         for done, failed, data in replies:
             done(failed, data)
-        answers, self._answers = self._answers, []
-        for told, answer in answers:
-            told(answer)
+        if self._answers:
+            answers, self._answers = self._answers, []
+            for told, answer in answers:
+                told(answer)

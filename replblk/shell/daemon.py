@@ -150,12 +150,11 @@ class Daemon:
             },
         )
         self._clock = MonotonicClock(loop, self._turns.on_wake)
-        self._clients = Clients(self._turns, self._turns.wake)
-        self._turns.before_step(self._clients.begin_step)
+        self._clients = Clients(self._turns, self._turns.before_step)
         # The peer's commit overlaps ours: send first, then write; replies last.
-        self._turns.after_step(self._links.end_step, self._latencies.send)
-        self._turns.after_step(self._disks.end_step, self._latencies.submit)
-        self._turns.after_step(self._clients.end_step)
+        self._turns.after_step(self._links, self._latencies.send)
+        self._turns.after_step(self._disks, self._latencies.submit)
+        self._turns.after_step(self._clients)
         # A handler may use the command line tool: it is to mean this node.
         own = {
             "REPLBLK_CONFIG": resource.config_file,

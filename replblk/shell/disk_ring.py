@@ -37,7 +37,7 @@ from replblk.shell.disk_writer import (
 )
 from replblk.shell.gathering_disk import GatheringDisk
 from replblk.shell.turns import stop_process
-from replblk.shell.uring import RWF_DSYNC, Ring, Write
+from replblk.shell.uring import READ, RWF_DSYNC, WRITE, Ring, Transfer
 from replblk.shell.warm_reads import WarmReads
 
 BATCHES_MAX = 2
@@ -143,6 +143,8 @@ class RingDisk(GatheringDisk):
         """Given out together when all completions of a turn have been looked at."""
         self._batches = 0
         self._reading = 0
+        self._shared, self._shared_address, self._shared_used = _NO_MEMORY, 0, 0
+        """Memory for small reads to come, and how much of it is given away."""
         self._lone = 0
         """Operations in a row that were alone on the disk; below 0: not worth looking."""
         self._waited_ns = 0
@@ -169,20 +171,19 @@ class RingDisk(GatheringDisk):
     def end_step(self) -> None:
         """Hand over what was gathered."""
         self.due = False
-        if not self._reads and not self._gathered:
-            if self._ring.pending:
-                self._submit()
-            return
-        others = len(self._flying)
+        flying = self._flying
+        others = len(flying)
         if self._reads:
             self._begin_reads()
-            self._give_answers()
+            if self._answers:
+                self._give_answers()
         if self._gathered:
             self._begin_batches()
         if not self._ring.pending:
             return
-        if others or len(self._flying) != 1:
-            self._lone = min(self._lone, 0)
+        if others or len(flying) != 1:
+            if self._lone > 0:
+                self._lone = 0
         elif self._lingers():
             self._linger()
             return
@@ -223,6 +224,12 @@ class RingDisk(GatheringDisk):
         self._flying[self._numbers] = then
         return self._numbers
 
+    def _prepare(self, op: int, transfers: list[Transfer], flags: int) -> None:
+        ring = self._ring
+        if ring.pending and ring.room < len(transfers):
+            self._submit()
+        ring.transfers(op, self._fd, transfers, flags)
+
     def _submit(self) -> None:
         if not self._ring.submit() and not self._retrying:
             self._retrying = True
@@ -236,7 +243,10 @@ class RingDisk(GatheringDisk):
     def _on_completions(self) -> None:
         try:
             self._reap()
-            self.end_step()
+            if self._gathered or self._reads:
+                self.end_step()
+            elif self._ring.pending:
+                self._submit()
         except Exception:
             stop_process("the disk's ring")
 
@@ -266,40 +276,45 @@ class RingDisk(GatheringDisk):
             else:
                 assert not isinstance(then, tuple)
                 then(result)
-        self._give_answers()
+        if self._answers:
+            self._give_answers()
         return bool(completions)
 
     def _give_answers(self) -> None:
-        if self._answers:
-            answers, self._answers = self._answers, []
-            self._ended(len(answers))
-            self._on_done(answers)
+        answers, self._answers = self._answers, []
+        self._ended(len(answers))
+        self._on_done(answers)
 
     # -- reads --------------------------------------------------------------------------------
 
     def _begin_reads(self) -> None:
-        """Small reads that begin together share a piece of memory: to get it costs as much as to
+        """Small reads share a piece of memory with the next ones: to get it costs as much as to
         ask for the read."""
-        waiting, ring, fd, launch = self._reads, self._ring, self._fd, self._launch
+        waiting, flying, number = self._reads, self._flying, self._numbers
         count = min(len(waiting), READS_MAX - self._reading)
-        at, end = 0, 0  # of the shared memory: what is used, how much there is
+        reads: list[Transfer] = []
         for _ in range(count):
             op, offset, length = waiting.popleft()
             if length > SHARED_READ_BYTES_MAX:
                 cached = self._warm.read(offset, length)
                 if cached is not None:
                     self._answers.append((op, 0, memoryview(cached)))
-                    self._reading -= 1
                     continue
                 view, address = aligned_bytes(length)
             else:
-                if at + length > end:
-                    at, end = 0, min(SHARED_BYTES, max(length, length * count))
-                    shared, shared_address = aligned_bytes(end)
-                view, address = shared[at : at + length], shared_address + at
-                at += length
-            ring.read(launch(_Read(op, offset, view, address)), fd, offset, address, length)
-        self._reading += count
+                at = self._shared_used
+                if at + length > len(self._shared):
+                    at = 0
+                    self._shared, self._shared_address = aligned_bytes(SHARED_BYTES)
+                self._shared_used = end = at + length
+                view, address = self._shared[at:end], self._shared_address + at
+            number += 1
+            flying[number] = _Read(op, offset, view, address)
+            reads.append((number, offset, address, length))
+        self._numbers = number
+        self._reading += len(reads)
+        if reads:
+            self._prepare(READ, reads, 0)
 
     def _read_ended(self, read: _Read, result: int) -> None:
         """Not with its whole length at the first try."""
@@ -322,52 +337,48 @@ class RingDisk(GatheringDisk):
         since_ns = self._waits_since_ns or now_ns
         while self._gathered and self._batches < BATCHES_MAX:
             self._latencies.disk_queue.record(now_ns - since_ns)
-            self._begin_batch(self._take_batch(), now_ns)
+            self._begin_batch(now_ns)
         self._waits_since_ns = since_ns if self._gathered else 0
 
-    def _take_batch(self) -> list[WriteOp]:
+    def _begin_batch(self, now_ns: int) -> None:
         gathered = self._gathered
         ops: list[WriteOp] = []
-        size = 0
+        writes: list[WriteOp] = []
+        zeroes: list[WriteOp] = []
+        size = durable = 0
         while gathered and len(ops) < BATCH_OPS_MAX and size < BATCH_BYTES_MAX:
             op = gathered.popleft()
             ops.append(op)
+            durable += op.durable
             if op.data is not None:
+                writes.append(op)
                 size += op.length
-        return ops
-
-    def _begin_batch(self, ops: list[WriteOp], now_ns: int) -> None:
+            elif op.length:
+                zeroes.append(op)
         self._batches += 1
         if self.failed:
             for op in ops:
                 op.errno = errno.EIO
             self._loop.call_soon(self._refuse, _Batch(ops, False, now_ns))
             return
-        runs = merged_runs([op for op in ops if op.data is not None], RUN_BYTES_MAX)
-        zeroes = [op for op in ops if op.data is None and op.length]
-        alone = (
-            len(runs) <= DSYNC_RUNS_MAX
-            and not zeroes
-            and all(op.durable and op.data is not None for op in ops)
-        )
-        flags = RWF_DSYNC if alone else 0
-        batch = _Batch(ops, not alone and any(op.durable for op in ops), now_ns)
+        runs = [writes] if len(writes) == 1 else merged_runs(writes, RUN_BYTES_MAX)
+        alone = len(runs) <= DSYNC_RUNS_MAX and len(writes) == durable == len(ops)
+        batch = _Batch(ops, durable > 0 and not alone, now_ns)
         batch.left = len(runs) + len(zeroes)
-        if self._ring.room < batch.left:
-            self._submit()
-        self._write_runs(batch, runs, flags)
+        if runs:
+            self._write_runs(batch, runs, size, RWF_DSYNC if alone else 0)
         for op in zeroes:
             self._zero(batch, op)
         if not batch.left:
             self._flush(batch)  # nothing but flushes
 
-    def _write_runs(self, batch: _Batch, runs: list[list[WriteOp]], flags: int) -> None:
-        """Copy the data one behind the other into few pieces of aligned memory, and write them."""
+    def _write_runs(self, batch: _Batch, runs: list[list[WriteOp]], left: int, flags: int) -> None:
+        """Copy the data, *left* bytes, one behind the other into few pieces of aligned memory, and
+        write them."""
         flying, number = self._flying, self._numbers
-        writes: list[Write] = []
+        writes: list[Transfer] = []
         address = at = room = 0
         view = _NO_MEMORY
-        left = sum([len(op.data) for op in batch.ops if op.data is not None])
         for ops in runs:
             length = ops[0].length if len(ops) == 1 else sum([op.length for op in ops])
             if at + length > room:
@@ -384,7 +395,7 @@ class RingDisk(GatheringDisk):
             flying[number] = (batch, ops, address + start, length, flags)
             writes.append((number, ops[0].offset, address + start, length))
         self._numbers = number
-        self._ring.writes(self._fd, writes, flags)
+        self._prepare(WRITE, writes, flags)
 
     def _write(self, run: _Run) -> None:
         at, left = run.done, run.length - run.done
@@ -476,7 +487,8 @@ class RingDisk(GatheringDisk):
             for op in batch.ops:
                 if op.durable and not op.errno:
                     op.errno = errno.EIO  # another batch's flush failed: nothing is sure any more
-        self._answers += [(op.op, op.errno, None) for op in batch.ops]
+        for op in batch.ops:
+            self._answers.append((op.op, op.errno, None))
 
     def _refuse(self, batch: _Batch) -> None:
         """Nothing was tried: the device has failed before."""

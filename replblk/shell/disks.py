@@ -17,6 +17,7 @@ from replblk.shell.backing_device import BackingDevice, open_backing_device
 from replblk.shell.disk import FileDisk
 from replblk.shell.disk_ring import RingDisk
 from replblk.shell.disk_writer import DiskDone
+from replblk.shell.gathering_disk import GatheringDisk
 from replblk.shell.holes import Runs, punches_holes, runs_of
 from replblk.shell.last_known import LastKnownSize
 
@@ -50,7 +51,8 @@ class FileDisks:
         self._log = log
         self._ring = ring
         self._direct = direct
-        self._open: list[AnyDisk] = []
+        self.due: list[GatheringDisk] = []
+        """Disks with something to carry out; they put themselves here."""
         self._devices: dict[int, tuple[BackingDevice, bool]] = {}
         """Each volume's device of late, and whether it punches holes."""
 
@@ -62,7 +64,7 @@ class FileDisks:
             return device
         device.known = self._known.get(volume)
         disk = self._quickest(path, device)
-        self._open.append(disk)
+        disk.all_due = self.due
         punches = not device.is_block_device and punches_holes(device.fd, device.size_bytes)
         self._devices[volume] = (device, punches)
         return disk
@@ -100,14 +102,9 @@ class FileDisks:
 
     def end_step(self) -> None:
         """Hand over what every disk gathered."""
-        closed = False
-        for disk in self._open:
-            if disk.closed:
-                closed = True
-            elif disk.due:
-                disk.end_step()
-        if closed:
-            self._open = [disk for disk in self._open if not disk.closed]
+        for disk in self.due:
+            disk.end_step()
+        self.due.clear()
 
 
 def _reason(refused: OSError) -> str:

@@ -28,6 +28,8 @@ class GatheringDisk(ABC):
         """Whether the device and its lock were given back."""
         self.due = False
         """Whether operations were gathered since ``end_step``."""
+        self.all_due: list[GatheringDisk] = []
+        """Where a disk puts itself when it becomes due; whoever has many disks gives them one."""
         self._reads: deque[Read] = deque()
         self._gathered: deque[WriteOp] = deque()
 
@@ -35,7 +37,8 @@ class GatheringDisk(ABC):
         """Read *length* bytes."""
         self._check(offset, length)
         self._in_flight += 1
-        self.due = True
+        if not self.due:
+            self._becomes_due()
         self._reads.append((op, offset, length))
 
     def write(self, op: int, offset: int, data: Buffer, *, durable: bool) -> None:
@@ -43,7 +46,8 @@ class GatheringDisk(ABC):
         length = len(data)
         self._check(offset, length)
         self._in_flight += 1
-        self.due = True
+        if not self.due:
+            self._becomes_due()
         self._gathered.append(WriteOp(op, offset, length, data, durable))
 
     def writes(self, operations: list[tuple[int, int, Buffer, bool]]) -> None:
@@ -56,20 +60,23 @@ class GatheringDisk(ABC):
                 self._check(offset, length)
             gathered.append(WriteOp(op, offset, length, data, durable))
         self._in_flight += len(operations)
-        self.due = True
+        if not self.due:
+            self._becomes_due()
 
     def zero(self, op: int, offset: int, length: int, *, unmap: bool, durable: bool) -> None:
         """Make the range read as zeroes."""
         self._check(offset, length)
         self._in_flight += 1
-        self.due = True
+        if not self.due:
+            self._becomes_due()
         self._gathered.append(WriteOp(op, offset, length, None, durable, unmap))
 
     def flush(self, op: int) -> None:
         """Make every answered write durable."""
         assert not self.closed, "a flush of a closed disk"
         self._in_flight += 1
-        self.due = True
+        if not self.due:
+            self._becomes_due()
         self._gathered.append(WriteOp(op, 0, 0, None, durable=True))
 
     def measure(self) -> int:
@@ -103,6 +110,10 @@ class GatheringDisk(ABC):
     @abstractmethod
     def _stop(self) -> None:
         """End what carries the operations out."""
+
+    def _becomes_due(self) -> None:
+        self.due = True
+        self.all_due.append(self)
 
     def _check(self, offset: int, length: int) -> None:
         assert not self.closed, "an operation on a closed disk"

@@ -59,7 +59,8 @@ class TcpLinks:
         self._links: dict[int, Link] = {}
         self._lingering: set[Link] = set()
         self._connecting: dict[int, asyncio.Task[None]] = {}
-        self._unsent: list[Link] = []
+        self.due: list[Link] = []
+        """Links with something to send."""
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
         self.strangers = 0
@@ -100,7 +101,7 @@ class TcpLinks:
         """Append to the byte stream; a link that was lost meanwhile takes nothing."""
         if (open_link := self._links.get(link)) is not None:
             if not open_link.gathered:
-                self._unsent.append(open_link)
+                self.due.append(open_link)
             open_link.gathered.append(data)
 
     def close(self, link: int) -> None:
@@ -119,8 +120,8 @@ class TcpLinks:
 
     def end_step(self) -> None:
         """Write what the step gathered."""
-        unsent, self._unsent = self._unsent, []
-        for link in unsent:
+        due, self.due = self.due, []
+        for link in due:
             link.flush()
 
     async def shut(self, linger_s: float) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from replblk.engine.ports import ClientRequest, Command, DiskAnswer
-from replblk.model.latency import Histogram, Latencies
+from replblk.model.latency import Histogram, Latencies, record_each
 
 ROUNDS_MAX = 4
 """Steps in one turn of the loop: what the ports answer at once is taken up at once, but sockets are
@@ -69,6 +69,17 @@ class SteppedNode(EventSink, Protocol):
         """Drain the queue of events."""
 
 
+class GatheringPort(Protocol):
+    """What turns need of a port that carries out after a step what it was given in it."""
+
+    @property
+    def due(self) -> object:
+        """Whether it was given anything: looked at after every step, so no more than that."""
+
+    def end_step(self) -> None:
+        """Carry it out."""
+
+
 def stop_process(where: str) -> NoReturn:
     """Log the exception being handled and end the process at once, without any clean-up."""
     sys.stderr.write(f"internal fault in {where}; stopping at once, nothing is acknowledged\n")
@@ -90,35 +101,33 @@ class Turns:
         self._latencies = latencies or Latencies()
         self._loop = loop
         self._on_bug = on_bug
-        self._node: SteppedNode | None = None
-        self._begin_step: list[Callable[[], None]] = []
-        self._end_step: list[tuple[Callable[[], None], Histogram | None]] = []
+        self._node: SteppedNode
+        """Not there before ``drive``: an event before that is a bug."""
+        self._first: list[Callable[[], None]] = []
+        self._ports: list[tuple[GatheringPort, Histogram | None]] = []
         self._last: list[Callable[[], None]] = []
         self._running = False
-        self._scheduled = False
-        self._again = False
+        self._due = True
+        """Whether a step is to come anyway; until there is a node, nobody has to ask for one."""
         self._stopped = False
 
     def drive(self, node: SteppedNode) -> None:
         """The node to step; set once, before the first event."""
-        assert self._node is None, "a second node on the same turns"
+        assert not hasattr(self, "_node"), "a second node on the same turns"
         self._node = node
+        self._due = False
         self.wake()
 
-    @property
-    def node(self) -> SteppedNode:
-        """The node being driven."""
-        assert self._node is not None, "an event before there is a node"
-        return self._node
-
     def before_step(self, begin_step: Callable[[], None]) -> None:
-        """Call *begin_step* before every step: what it still has for the node is part of it."""
-        self._begin_step.append(begin_step)
+        """Step soon, and call *begin_step* before: what it still has for the node is part of it."""
+        self._first.append(begin_step)
+        if not self._due:
+            self.wake()
 
-    def after_step(self, end_step: Callable[[], None], latency: Histogram | None = None) -> None:
-        """Call *end_step* after every step, after those added before; how long it takes is noted
-        in *latency*."""
-        self._end_step.append((end_step, latency))
+    def after_step(self, port: GatheringPort, latency: Histogram | None = None) -> None:
+        """Have *port* carry out what it was given, after every step and after the ports added
+        before; how long that takes is noted in *latency*."""
+        self._ports.append((port, latency))
 
     def soon(self, action: Callable[[], None]) -> None:
         """Call *action* when all that is being done now is done: at the end of a running turn, or
@@ -130,89 +139,95 @@ class Turns:
 
     def wake(self) -> None:
         """An event was queued: step in this turn of the loop or the next."""
-        if self._running:
-            self._again = True
-        elif not self._scheduled and not self._stopped:
-            self._scheduled = True
-            self._loop.call_soon(self._run)
+        if not self._due and not self._stopped:
+            self._due = True
+            if not self._running:
+                self._loop.call_soon(self._run)
 
     def stop(self) -> None:
         """No more steps: the node is down."""
         self._stopped = True
 
-    # The events of a node, each passed on and followed by a step.
+    # The events of a node, each passed on and followed by a step. Most of those that come for
+    # every request find that one is due.
 
     def on_link_connected(self, link: int) -> None:
         """An own connect succeeded."""
-        self.node.on_link_connected(link)
+        self._node.on_link_connected(link)
         self.wake()
 
     def on_link_accepted(self, link: int) -> None:
         """The peer connected."""
-        self.node.on_link_accepted(link)
+        self._node.on_link_accepted(link)
         self.wake()
 
     def on_link_bytes(self, link: int, data: bytes) -> None:
         """The peer sent something."""
-        self.node.on_link_bytes(link, data)
-        self.wake()
+        self._node.on_link_bytes(link, data)
+        if not self._due:
+            self.wake()
 
     def on_link_lost(self, link: int, why: str) -> None:
         """A link is gone, or a connect failed."""
-        self.node.on_link_lost(link, why)
+        self._node.on_link_lost(link, why)
         self.wake()
 
     def on_listen_failed(self, why: str) -> None:
         """There is no listener."""
-        self.node.on_listen_failed(why)
+        self._node.on_listen_failed(why)
         self.wake()
 
     def on_disk_answers(self, answers: list[DiskAnswer]) -> None:
         """Disk operations ended."""
-        self.node.on_disk_answers(answers)
-        self.wake()
+        self._node.on_disk_answers(answers)
+        if not self._due:
+            self.wake()
 
     def on_handler_done(self, number: int, exit_code: int, trouble: str) -> None:
         """A handler is over."""
-        self.node.on_handler_done(number, exit_code, trouble)
+        self._node.on_handler_done(number, exit_code, trouble)
         self.wake()
 
     def on_wake(self) -> None:
         """The moment of ``wake_at`` has come."""
-        self.node.on_wake()
+        self._node.on_wake()
         self.wake()
 
     def on_client_requests(self, requests: list[ClientRequest]) -> None:
         """Clients read, write, zero, trim or flush."""
-        self.node.on_client_requests(requests)
-        self.wake()
+        self._node.on_client_requests(requests)
+        if not self._due:
+            self.wake()
 
     def on_command(self, command: Command) -> None:
         """The administrator commands."""
-        self.node.on_command(command)
+        self._node.on_command(command)
         self.wake()
 
     def _run(self) -> None:
-        self._scheduled = False
-        if self._stopped or self._node is None:
+        if self._stopped:
             return
         self._running = True
         clock, latencies = time.monotonic_ns, self._latencies
+        took: list[tuple[Histogram, int]] = []
         began_ns = now_ns = clock()
         try:
             for _ in range(ROUNDS_MAX):
-                for begin_step in self._begin_step:
-                    begin_step()
-                self._again = False
+                if self._first:
+                    first, self._first = self._first, []
+                    for begin_step in first:
+                        begin_step()
+                self._due = False
                 self._node.step()
                 then_ns, now_ns = now_ns, clock()
-                latencies.step.record(now_ns - then_ns)
-                for end_step, latency in self._end_step:
-                    end_step()
-                    if latency is not None:
-                        then_ns, now_ns = now_ns, clock()
-                        latency.record(now_ns - then_ns)
-                if not self._again or self._stopped:
+                took.append((latencies.step, now_ns - then_ns))
+                for port, latency in self._ports:
+                    if port.due:
+                        port.end_step()
+                        if latency is not None:
+                            then_ns, now_ns = now_ns, clock()
+                            took.append((latency, now_ns - then_ns))
+                if not self._due or self._stopped:
                     break
         except Exception:
             self._stopped = True
@@ -221,11 +236,12 @@ class Turns:
         finally:
             self._running = False
             last, self._last = self._last, []
-        if self._again:
-            self.wake()
-        for action in last:
-            action()
-        ended_ns = clock()
+        if self._due and not self._stopped:
+            self._loop.call_soon(self._run)
         if last:
-            latencies.reply.record(ended_ns - now_ns)
-        latencies.turn.record(ended_ns - began_ns)
+            for action in last:
+                action()
+            then_ns, now_ns = now_ns, clock()
+            took.append((latencies.reply, now_ns - then_ns))
+        took.append((latencies.turn, now_ns - began_ns))
+        record_each(took)

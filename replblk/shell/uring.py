@@ -20,7 +20,7 @@ import os
 import struct
 
 _SYS_SETUP = 425
-_SYS_ENTER = 426
+_SYS_ENTER = ctypes.c_long(426)
 
 _SETUP_CLAMP = 1 << 4
 _SETUP_COOP_TASKRUN = 1 << 8
@@ -29,12 +29,13 @@ _FEAT_NODROP = 1 << 1
 _FEAT_EXT_ARG = 1 << 8
 _ENTER_GETEVENTS = 1 << 0
 _ENTER_EXT_ARG = 1 << 3
+_WAITING = _ENTER_GETEVENTS | _ENTER_EXT_ARG
 _OFF_SQES = 0x10000000
 
 _OP_FSYNC = 3
 _OP_FALLOCATE = 17
-_OP_READ = 22
-_OP_WRITE = 23
+READ = 22
+WRITE = 23
 _FSYNC_DATASYNC = 1
 RWF_DSYNC = 0x00000002
 """linux/fs.h: this one write is durable when it completes."""
@@ -47,8 +48,8 @@ _CQE = struct.Struct("=Qi4x")
 _TIMESPEC = struct.Struct("=qq")
 _GETEVENTS_ARG = struct.Struct("=QIIQ")
 
-Write = tuple[int, int, int, int]
-"""One of many writes: number, offset, address, length."""
+Transfer = tuple[int, int, int, int]
+"""One of many reads or writes: number, offset, address, length."""
 
 
 class Ring:
@@ -77,8 +78,13 @@ class Ring:
         self.can_wait = bool(features & _FEAT_EXT_ARG)
         """Whether ``submit_and_wait`` works: since Linux 5.11."""
         self._limit = ctypes.create_string_buffer(_TIMESPEC.size)
-        self._wait_argument = ctypes.create_string_buffer(
+        self._limit_ns = 0
+        self._getevents = ctypes.create_string_buffer(
             _GETEVENTS_ARG.pack(0, 0, 0, ctypes.addressof(self._limit)), _GETEVENTS_ARG.size
+        )
+        self._wait_argument = (
+            ctypes.c_long(ctypes.addressof(self._getevents)),
+            ctypes.c_long(_GETEVENTS_ARG.size),
         )
         ring_bytes = max(sq_array + 4 * sq_entries, cqes + _CQE.size * cq_entries)
         self._ring = mmap.mmap(self._fd, ring_bytes)
@@ -110,25 +116,27 @@ class Ring:
 
     def read(self, number: int, fd: int, offset: int, address: int, length: int) -> None:
         """Prepare a read."""
-        self._push(_OP_READ, fd, offset, address, length, 0, number)
+        self._push(READ, fd, offset, address, length, 0, number)
 
     def write(
         self, number: int, fd: int, offset: int, address: int, length: int, flags: int = 0
     ) -> None:
         """Prepare a write. flags: RWF_DSYNC or 0."""
-        self._push(_OP_WRITE, fd, offset, address, length, flags, number)
+        self._push(WRITE, fd, offset, address, length, flags, number)
 
-    def writes(self, fd: int, writes: list[Write], flags: int) -> None:
-        """Prepare many writes, each as ``write`` does. Written out: a batch is one call."""
-        assert self.pending + len(writes) <= self._entries, "more operations than there is room for"
+    def transfers(self, op: int, fd: int, transfers: list[Transfer], flags: int = 0) -> None:
+        """Prepare many reads or writes, each as ``read`` or ``write`` does: a batch is one call.
+        op: READ or WRITE."""
+        count = self.pending + len(transfers)
+        assert count <= self._entries, "more operations than there is room for"
         words, mask, sqes, pack = self._words, self._sq_mask, self._sqes, _SQE.pack_into
         tail = words[self._sq_tail]
-        for number, offset, address, length in writes:
+        for number, offset, address, length in transfers:
             at = (tail & mask) * _SQE_BYTES
-            pack(sqes, at, _OP_WRITE, 0, 0, fd, offset, address, length, flags, number)
+            pack(sqes, at, op, 0, 0, fd, offset, address, length, flags, number)
             tail = tail + 1 & 0xFFFFFFFF
         words[self._sq_tail] = tail
-        self.pending += len(writes)
+        self.pending = count
 
     def fdatasync(self, number: int, fd: int) -> None:
         """Prepare a flush of all that was completed before."""
@@ -152,7 +160,7 @@ class Ring:
     def submit(self) -> bool:
         """Hand over what was prepared; False if the kernel could not take all of it just now."""
         while self.pending:
-            taken = _syscall(_SYS_ENTER, self._fd, self.pending, 0, 0, 0, 0)
+            taken = _enter(_SYS_ENTER, self._fd, self.pending, 0, 0)
             if taken < 0:
                 failed = ctypes.get_errno()
                 if failed == errno.EINTR:
@@ -166,15 +174,14 @@ class Ring:
     def submit_and_wait(self, limit_ns: int) -> bool:
         """``submit``, then stay until something has completed, *limit_ns* at the longest: one call
         instead of three where the caller has nothing else to do."""
-        _TIMESPEC.pack_into(self._limit, 0, limit_ns // 1_000_000_000, limit_ns % 1_000_000_000)
-        flags = _ENTER_GETEVENTS | _ENTER_EXT_ARG
-        argument = ctypes.addressof(self._wait_argument)
-        taken = _syscall(
-            _SYS_ENTER, self._fd, self.pending, 1, flags, argument, _GETEVENTS_ARG.size
-        )
+        if limit_ns != self._limit_ns:
+            self._limit_ns = limit_ns
+            _TIMESPEC.pack_into(self._limit, 0, *divmod(limit_ns, 1_000_000_000))
+        taken = _enter(_SYS_ENTER, self._fd, self.pending, 1, _WAITING, *self._wait_argument)
         if taken > 0:
             self.pending -= taken
-        return self.submit()  # what was not taken, and whatever went wrong, is told there
+        # What was not taken, and whatever went wrong, is told by ``submit``.
+        return not self.pending or self.submit()
 
     def completions(self) -> list[tuple[int, int]]:
         """(number, result) of everything that has completed; empty if nothing has."""
@@ -205,6 +212,11 @@ def _setup(entries: int) -> tuple[int, tuple[int, ...]]:
     raise OSError(failed, f"io_uring_setup: {os.strerror(failed)}")
 
 
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc["syscall"]
 _syscall.argtypes = (ctypes.c_long,) * 7
 _syscall.restype = ctypes.c_long
+_enter = _libc["syscall"]
+"""The same for io_uring_enter(2), whose numbers are 32 bits wide: ctypes passes these in half the
+time when it need not look what they are to become. Without _WAITING the last two are not read."""
+_enter.restype = ctypes.c_long

@@ -31,12 +31,10 @@ class Rig:
 
     def __init__(self) -> None:
         self.node = Node()
-        self.woken = 0
-        self.clients = Clients(self.node, self.wake)
+        self.first: list[Callable[[], None]] = []
+        """What the next step begins with."""
+        self.clients = Clients(self.node, self.first.append)
         self.outcomes: dict[str, int] = {}
-
-    def wake(self) -> None:
-        self.woken += 1
 
     def told(self, name: str) -> Callable[[int, Buffer | None], None]:
         def done(failed: int, data: Buffer | None) -> None:
@@ -64,7 +62,7 @@ def test_writes_of_a_turn_that_continue_each_other_are_one_request() -> None:
     for number, name in enumerate("abcd"):
         rig.write(name, 8192 + number * 4096)
     assert rig.node.given == []
-    assert rig.woken == 1
+    assert rig.first == [rig.clients.begin_step], "asked for once"
     rig.clients.begin_step()
     (request,) = rig.node.given
     assert isinstance(request, ClientRequest)

@@ -24,7 +24,7 @@ from replblk.shell.disk_ring import (
     RingDisk,
 )
 from replblk.shell.disks import FileDisks
-from replblk.shell.uring import RWF_DSYNC, Write
+from replblk.shell.uring import READ, RWF_DSYNC, WRITE, Transfer
 from tests.support.recorder import Recorder
 
 SIZE = 4 << 20
@@ -58,9 +58,10 @@ class ScriptedRing:
     ) -> None:
         self._take(number, "write", offset, length, flags)
 
-    def writes(self, fd: int, writes: list[Write], flags: int) -> None:
-        for number, offset, address, length in writes:
-            self.write(number, fd, offset, address, length, flags)
+    def transfers(self, op: int, fd: int, transfers: list[Transfer], flags: int = 0) -> None:
+        kind = {READ: "read", WRITE: "write"}[op]
+        for number, offset, _address, length in transfers:
+            self._take(number, kind, offset, length, flags)
 
     def fdatasync(self, number: int, fd: int) -> None:
         self._take(number, "flush", 0, 0, 0)
