@@ -39,6 +39,10 @@ Go = Callable[[int], None]
 Edges = Callable[[int, bytes, bytes], None]
 
 
+def _nobody(errno: int, data: Buffer | None) -> None:
+    """Nobody waits for the answer."""
+
+
 class RangeLocks:
     """Who writes where on one disk. First come, first served: a waiter is never overtaken by one
     that conflicts with it."""
@@ -70,6 +74,11 @@ class RangeLocks:
 
     def release(self, token: int) -> None:
         """Give a range back and let those go who waited for it."""
+        self.finish(token, _nobody, 0, None)
+
+    def finish(self, token: int, done: Done, errno: int, data: Buffer | None) -> None:
+        """What a write ends with: tell *done*, then ``release``."""
+        done(errno, data)
         if self._held.pop(token)[2]:
             self._exclusive -= 1
         if not self._waiting:
@@ -166,13 +175,13 @@ class AlignedExport:
         """Write; blocks covered in part keep what the client did not send."""
         stop = offset + len(data)
         if not (offset | stop) & self._mask and (held := self._locks.share(offset, stop)):
-            self._inner.write(offset, data, fua, partial(self._finish, held, done))
+            self._inner.write(offset, data, fua, partial(self._locks.finish, held, done))
             return
         start, end = self._outwards(offset, stop)
         whole = start == offset and end == stop
 
         def go(token: int) -> None:
-            finish = partial(self._finish, token, done)
+            finish = partial(self._locks.finish, token, done)
             if whole:
                 self._inner.write(offset, data, fua, finish)
             else:
@@ -188,7 +197,8 @@ class AlignedExport:
 
     def writes(self, writes: Writes) -> None:
         """Write many, those of whole blocks together."""
-        inner, mask, share, finish = self._many, self._mask, self._locks.share, self._finish
+        inner, mask = self._many, self._mask
+        share, finish = self._locks.share, self._locks.finish
         if inner is None:
             for offset, data, fua, done in writes:
                 self.write(offset, data, fua, done)
@@ -213,7 +223,7 @@ class AlignedExport:
         whole = start == offset and end == stop
 
         def go(token: int) -> None:
-            finish = partial(self._finish, token, done)
+            finish = partial(self._locks.finish, token, done)
             if whole:
                 self._inner.zero(offset, length, fua, may_unmap, finish)
             else:
@@ -249,7 +259,7 @@ class AlignedExport:
             return
 
         def go(token: int) -> None:
-            self._inner.trim(start, end - start, fua, partial(self._finish, token, done))
+            self._inner.trim(start, end - start, fua, partial(self._locks.finish, token, done))
 
         self._locks.acquire(start, end, False, partial(self._unless_gone, go))
 
@@ -287,10 +297,6 @@ class AlignedExport:
             self._locks.release(token)
         else:
             go(token)
-
-    def _finish(self, token: int, done: Done, errno: int, data: Buffer | None) -> None:
-        done(errno, data)
-        self._locks.release(token)
 
     def _edges(self, start: int, offset: int, stop: int, end: int, got: Edges) -> None:
         """Read what a patch of [offset, stop) must keep of [start, end): *got* is called with

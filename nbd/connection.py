@@ -44,6 +44,7 @@ class Connection(asyncio.BufferedProtocol):
         self._writable = True
         self._turn_due = False
         self._received = 0
+        self._accounted = 0
         self._moved = (0, 0)
         """Bytes received and bytes not taken, when the budget asked last."""
         self._no_more_input = False  # the client's side is closed, or the server is stopping
@@ -85,30 +86,26 @@ class Connection(asyncio.BufferedProtocol):
         return self._server.receive_buffer[len(rest) :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        parsed = self._server.parsed
-        if parsed is None:
-            self._take(nbytes)
-            return
-        began_ns = time.monotonic_ns()
-        self._take(nbytes)
-        parsed(time.monotonic_ns() - began_ns)
-
-    def _take(self, nbytes: int) -> None:
-        """Requests are made of what was received."""
         if self._gone or self._ending:
             return
         self._received += nbytes
-        transmission = self._transmission
+        server, transmission = self._server, self._transmission
+        began_ns = time.monotonic_ns()
         if transmission is not None and not self._rest:
             # Most often whole requests arrive, none is answered at once, and nothing is full.
-            filled = self._server.receive_buffer[:nbytes]
+            filled = server.receive_buffer[:nbytes]
             used = transmission.receive(filled)
             if used < nbytes:
                 self._rest = bytes(filled[used:])
-            if transmission.quiet and used == nbytes:
-                return
-            self._turn()
-            return
+            if used < nbytes or not transmission.quiet:
+                self._turn()
+        else:
+            self._take(nbytes)
+        if server.parsed is not None:
+            server.parsed(time.monotonic_ns() - began_ns)
+
+    def _take(self, nbytes: int) -> None:
+        """What was received continues what had come before, or is of the handshake."""
         filled = self._server.receive_buffer[: len(self._rest) + nbytes]
         if self._handshake.starting_tls:
             if self._tls_listens:  # already through TLS, before start_tls has told that it is done
@@ -270,9 +267,14 @@ class Connection(asyncio.BufferedProtocol):
         return self._transport.get_write_buffer_size()
 
     def _account(self) -> None:
-        """Tell the budget what is held here."""
-        if self._transmission is not None and not self._lost:
-            self._server.budget.holds(self, self._transmission.held_bytes + self._unsent)
+        """Tell the budget what is held here, if that is another amount than it was told last."""
+        transmission = self._transmission
+        if transmission is None or self._lost:
+            return
+        held = transmission.held_bytes + self._transport.get_write_buffer_size()
+        if held != self._accounted:
+            self._accounted = held
+            self._server.budget.holds(self, held)
 
     def room_again(self) -> None:
         """The budget: there may be room for the request that had to wait."""

@@ -123,6 +123,8 @@ class Transmission:
         self.missing = 0
         self._current = (0, 0, 0, 0)  # command, flags, cookie, offset
         self._refused: Refusal | None = None  # its payload is skipped, then this is the answer
+        self.quiet = False
+        """After ``receive``: neither full nor ended, and no replies wait to be taken."""
         self.ended: str | None = None
         self.stopping = False
         """Set when the server is shutting down: requests are answered ESHUTDOWN from now on."""
@@ -135,18 +137,6 @@ class Transmission:
             or self.held_bytes >= self._bytes_max
             or self._reply_bytes >= REPLIES_MAX
             or self.wants > 0
-        )
-
-    @property
-    def quiet(self) -> bool:
-        """Neither full nor ended, and no replies wait to be taken."""
-        return (
-            not self._replies
-            and not self._good
-            and not self.wants
-            and self.ended is None
-            and self._requests < self._requests_max
-            and self.held_bytes < self._bytes_max
         )
 
     @property
@@ -177,12 +167,6 @@ class Transmission:
         """
         self._receiving = True
         self.wants = 0
-        try:
-            return self._receive(data)
-        finally:
-            self._receiving = False
-
-    def _receive(self, data: memoryview) -> int:
         at, end = 0, len(data)
         extended = self._extended
         header = EXTENDED_REQUEST if extended else COMPACT_REQUEST
@@ -265,6 +249,15 @@ class Transmission:
                 self._on_request(flags, command, cookie, offset, length)
         if writes:
             self._write(writes)
+        self._receiving = False
+        self.quiet = (
+            not self._replies
+            and not self._good
+            and not self.wants
+            and self.ended is None
+            and self._requests < requests_max
+            and self.held_bytes < bytes_max
+        )
         return at
 
     def _write(self, writes: Writes) -> Writes:
@@ -478,8 +471,11 @@ class Transmission:
 
     def _put_good(self) -> None:
         """The replies that were only noted take their place before what comes next."""
-        self._replies.append(self._form.all_done(self._good))
-        self._good = []
+        good, self._good = self._good, []
+        if len(good) == 1:
+            self._replies.append(self._form.done(*good[0]))
+        else:
+            self._replies.append(self._form.all_done(good))
 
     def _send_errno(self, cookie: int, offset: int, errno: int) -> None:
         error = nbd_error(errno)
