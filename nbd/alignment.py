@@ -63,14 +63,19 @@ class RangeLocks:
         else:
             self._waiting.append((start, end, exclusive, go))
 
-    def share(self, start: int, end: int) -> int:
-        """``acquire`` for a write of whole blocks while nobody patches or waits: the token at once;
-        else 0, and nothing was done."""
+    def share(self, writes: Writes) -> Writes:
+        """``acquire`` for writes of whole blocks while nobody patches or waits: the same writes,
+        each of which gives its range back when it is answered; else none, and nothing was done."""
         if self._exclusive or self._waiting:
-            return 0
-        self._last = token = self._last + 1
-        self._held[token] = (start, end, False)
-        return token
+            return []
+        held, token, finish = self._held, self._last, self.finish
+        ready: Writes = []
+        for offset, data, fua, done in writes:
+            token += 1
+            held[token] = (offset, offset + len(data), False)
+            ready.append((offset, data, fua, partial(finish, token, done)))
+        self._last = token
+        return ready
 
     def release(self, token: int) -> None:
         """Give a range back and let those go who waited for it."""
@@ -174,9 +179,10 @@ class AlignedExport:
     def write(self, offset: int, data: Buffer, fua: bool, done: Done) -> None:
         """Write; blocks covered in part keep what the client did not send."""
         stop = offset + len(data)
-        if not (offset | stop) & self._mask and (held := self._locks.share(offset, stop)):
-            self._inner.write(offset, data, fua, partial(self._locks.finish, held, done))
-            return
+        if not (offset | stop) & self._mask:
+            for ready in self._locks.share([(offset, data, fua, done)]):
+                self._inner.write(*ready)
+                return
         start, end = self._outwards(offset, stop)
         whole = start == offset and end == stop
 
@@ -196,25 +202,17 @@ class AlignedExport:
         self._locks.acquire(start, end, not whole, partial(self._unless_gone, go))
 
     def writes(self, writes: Writes) -> None:
-        """Write many, those of whole blocks together."""
-        inner, mask = self._many, self._mask
-        share, finish = self._locks.share, self._locks.finish
-        if inner is None:
-            for offset, data, fua, done in writes:
-                self.write(offset, data, fua, done)
-            return
-        ready: Writes = []
+        """Write many: together if all of them are whole blocks."""
+        odd = 0
+        for offset, data, _fua, _done in writes:
+            odd |= offset | len(data)
+        if self._many is not None and not odd & self._mask:
+            ready = self._locks.share(writes)
+            if ready:
+                self._many.writes(ready)
+                return
         for offset, data, fua, done in writes:
-            stop = offset + len(data)
-            if not (offset | stop) & mask and (held := share(offset, stop)):
-                ready.append((offset, data, fua, partial(finish, held, done)))
-            else:
-                if ready:
-                    inner.writes(ready)
-                    ready = []
-                self.write(offset, data, fua, done)
-        if ready:
-            inner.writes(ready)
+            self.write(offset, data, fua, done)
 
     def zero(self, offset: int, length: int, fua: bool, may_unmap: bool, done: Done) -> None:
         """Zero the whole blocks inside the range and patch zeroes into those at its edges."""

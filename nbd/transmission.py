@@ -110,7 +110,7 @@ class Transmission:
         self._good: list[tuple[int, int]] = []
         """Cookie and offset of requests that are done and yield no data: replies of their own."""
         self._good_bytes = len(self._form.done(0, 0))
-        self._many = export if isinstance(export, ManyWrites) else None
+        self._give = export.writes if isinstance(export, ManyWrites) else self._give_each
         self._reply_bytes = 0
         self._requests = 0
         self.held_bytes = 0
@@ -172,7 +172,7 @@ class Transmission:
         header = EXTENDED_REQUEST if extended else COMPACT_REQUEST
         expected = EXTENDED_REQUEST_MAGIC if extended else REQUEST_MAGIC
         unpack, header_bytes = header.unpack_from, header.size
-        read = self._export.read
+        read, give = self._export.read, self._give
         writes: Writes = []  # whole ones in a row, given to the export together
         size, payload_max = self._export.geometry.size, self._payload_max
         misaligned = self._misaligned
@@ -192,7 +192,8 @@ class Transmission:
             ):
                 if not writes:
                     break
-                writes = self._write(writes)  # which may have made room at once
+                give(writes)  # which may have made room at once
+                writes = []
                 continue
             magic, flags, command, cookie, offset, length = unpack(data, at)
             at += header_bytes
@@ -206,14 +207,16 @@ class Transmission:
             ):
                 at -= header_bytes
                 if writes:
-                    writes = self._write(writes)
+                    give(writes)
+                    writes = []
                     continue
                 self.wants = length
                 break
             if extended:
                 if bool(flags & PAYLOAD_LEN) != (command == WRITE):
                     if writes:
-                        writes = self._write(writes)
+                        give(writes)
+                        writes = []
                     self._on_odd_payload(flags, command, cookie, offset, length)
                     continue
                 flags &= ~PAYLOAD_LEN  # it is in order; from here on all requests are alike
@@ -228,7 +231,8 @@ class Transmission:
             ):
                 if command == READ:
                     if writes:
-                        writes = self._write(writes)
+                        give(writes)
+                        writes = []
                     self._requests += 1
                     self.held_bytes += length
                     if length >= sparse_min:
@@ -245,10 +249,11 @@ class Transmission:
                     self._await_payload((command, flags, cookie, offset), length, None)
             else:
                 if writes:
-                    writes = self._write(writes)
+                    give(writes)
+                    writes = []
                 self._on_request(flags, command, cookie, offset, length)
         if writes:
-            self._write(writes)
+            give(writes)
         self._receiving = False
         self.quiet = (
             not self._replies
@@ -260,14 +265,10 @@ class Transmission:
         )
         return at
 
-    def _write(self, writes: Writes) -> Writes:
-        """Give the export what has gathered; returns what has gathered then: nothing."""
-        if self._many is not None:
-            self._many.writes(writes)
-        else:
-            for offset, data, fua, done in writes:
-                self._export.write(offset, data, fua, done)
-        return []
+    def _give_each(self, writes: Writes) -> None:
+        """For an export that takes them one by one."""
+        for offset, data, fua, done in writes:
+            self._export.write(offset, data, fua, done)
 
     def _on_request(self, flags: int, command: int, cookie: int, offset: int, length: int) -> None:
         """Any request, at leisure."""

@@ -218,17 +218,14 @@ class RingDisk(GatheringDisk):
 
     def _launch(self, then: _Run | _Read | Callable[[int], None]) -> int:
         """A number for an operation about to be prepared, after making room for it."""
-        if not self._ring.room:
-            self._submit()
+        self._make_room(1)
         self._numbers += 1
         self._flying[self._numbers] = then
         return self._numbers
 
-    def _prepare(self, op: int, transfers: list[Transfer], flags: int) -> None:
-        ring = self._ring
-        if ring.pending and ring.room < len(transfers):
+    def _make_room(self, operations: int) -> None:
+        if self._ring.room < operations:
             self._submit()
-        ring.transfers(op, self._fd, transfers, flags)
 
     def _submit(self) -> None:
         if not self._ring.submit() and not self._retrying:
@@ -313,8 +310,9 @@ class RingDisk(GatheringDisk):
             reads.append((number, offset, address, length))
         self._numbers = number
         self._reading += len(reads)
-        if reads:
-            self._prepare(READ, reads, 0)
+        if self._ring.pending:
+            self._make_room(len(reads))
+        self._ring.transfers(READ, self._fd, reads)
 
     def _read_ended(self, read: _Read, result: int) -> None:
         """Not with its whole length at the first try."""
@@ -395,7 +393,9 @@ class RingDisk(GatheringDisk):
             flying[number] = (batch, ops, address + start, length, flags)
             writes.append((number, ops[0].offset, address + start, length))
         self._numbers = number
-        self._prepare(WRITE, writes, flags)
+        if self._ring.pending:
+            self._make_room(len(writes))
+        self._ring.transfers(WRITE, self._fd, writes, flags)
 
     def _write(self, run: _Run) -> None:
         at, left = run.done, run.length - run.done

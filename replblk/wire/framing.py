@@ -117,7 +117,7 @@ class Deframer:
     socket ahead of the agreement on the other one has to wait: do not ask for it before.
     """
 
-    __slots__ = ("_body", "_head", "_missing", "_stream", "_used", "apv", "socket")
+    __slots__ = ("_body", "_head", "_missing", "_stream", "_used", "apv", "empty", "socket")
 
     def __init__(self, socket: Socket) -> None:
         self.socket: Socket = socket
@@ -127,15 +127,13 @@ class Deframer:
         self._head: tuple[Spec, int, int] | None = None  # judged header: row, volume, length
         self._body: list[Buffer] | bytearray | None = None  # a payload that arrives in pieces
         self._missing = 0  # bytes of it that are still to come
-
-    @property
-    def empty(self) -> bool:
+        self.empty = True
         """Whether there is nothing to ask for before more is fed."""
-        return self._used == len(self._stream) and self._head is None
 
     def feed(self, data: Buffer) -> None:
         """Append received bytes. *data* may be reused by the caller afterwards."""
         view = memoryview(data)
+        self.empty = self.empty and not view
         taken = 0
         if self._body is not None and self._missing:
             taken = min(len(view), self._missing)
@@ -187,6 +185,7 @@ class Deframer:
                 cmd, least, most, volume_meaningful = row
                 if least <= length <= most:
                     self._used = end
+                    self.empty = end == len(stream)
                     piece = stream[begin:end]
                     payload = piece if type(piece) is bytes else bytes(piece)
                     return Packet(
@@ -203,6 +202,7 @@ class Deframer:
         if whole is None:
             return None
         self._head = None
+        self.empty = self._used == len(self._stream)
         return Packet(spec.cmd, volume, whole)
 
     def acks(self) -> list[AckPacket]:
@@ -211,7 +211,9 @@ class Deframer:
         if self._head is not None or self.apv < 100:
             return []
         found = acks_at(self._stream, self._used, _WRITE_ACKS)
-        self._used += len(found) * ACK_PACKET_BYTES
+        if found:
+            self._used += len(found) * ACK_PACKET_BYTES
+            self.empty = self._used == len(self._stream)
         return found
 
     def writes(self) -> list[DataPacket]:
@@ -219,6 +221,7 @@ class Deframer:
         if self._head is not None or self.apv < 100:
             return []
         found, self._used = data_at(self._stream, self._used, _P_DATA, _P_DATA_MAX)
+        self.empty = self._used == len(self._stream)
         return found
 
     def _take_header(self) -> tuple[Spec, int, int] | None:

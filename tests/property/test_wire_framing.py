@@ -61,6 +61,31 @@ def test_cuts_do_not_matter(
     assert parse(stream, pieces, greedy=greedy) == sent
 
 
+@given(talks, st.data(), st.booleans())
+def test_it_is_empty_exactly_while_all_that_was_fed_was_taken(
+    talk: tuple[int, list[Packet]], data: st.DataObject, together: bool
+) -> None:
+    apv, sent = talk
+    framed = [frame(p.cmd, p.volume, p.payload, apv) for p in sent]
+    whole = b"".join(framed)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    stream = Deframer("data")
+    stream.apv = apv
+    number = taken = 0
+    for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+        stream.feed(whole[begin:end])
+        while True:
+            assert stream.empty == (taken == end)
+            count = len(stream.writes()) if together else 0
+            if not count and stream.next() is not None:
+                count = 1
+            if not count:
+                break
+            taken += sum(map(len, framed[number : number + count]))
+            number += count
+    assert stream.empty
+
+
 @given(talks)
 def test_byte_by_byte_is_like_all_at_once(talk: tuple[int, list[Packet]]) -> None:
     apv, sent = talk

@@ -185,3 +185,19 @@ def test_a_header_is_judged_before_its_payload_is_kept(
     for _ in range(2):  # and the stream stays broken
         with pytest.raises(PeerError, match=why):
             stream.next()
+
+
+def test_acknowledgements_taken_together_leave_it_empty_or_with_what_follows() -> None:
+    ack = frame(Cmd.P_WRITE_ACK, 0, bytes(24), 101)
+    stream = deframer("meta")
+    stream.feed(ack + ack)
+    assert not stream.empty
+    assert len(stream.acks()) == 2
+    assert stream.empty
+    stream.feed(ack + frame(Cmd.P_PING, 0, b"", 101) + ack)
+    assert len(stream.acks()) == 1
+    assert not stream.empty, "a P_PING is next"
+    assert stream.acks() == []
+    assert not stream.empty
+    assert [packet.cmd for packet in iter(stream.next, None)] == [Cmd.P_PING, Cmd.P_WRITE_ACK]
+    assert stream.empty
