@@ -34,7 +34,7 @@ class MonotonicClock:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._set(when_ns)
+        self._set(when_ns, time.monotonic_ns())
 
     def random_bits(self, count: int) -> int:
         """*count* unpredictable bits."""
@@ -47,9 +47,9 @@ class MonotonicClock:
             self._timer.cancel()
             self._timer = None
 
-    def _set(self, when_ns: int) -> None:
+    def _set(self, when_ns: int, now_ns: int) -> None:
         # The loop counts whole milliseconds: less than one would ring at once, again and again.
-        delay_ms = max(0, when_ns - time.monotonic_ns() + _MS - 1) // _MS
+        delay_ms = (when_ns - now_ns + _MS - 1) // _MS if when_ns > now_ns else 0
         self._timer_ns = when_ns
         self._timer = self._loop.call_later(delay_ms / 1000, self._ring)
 
@@ -58,9 +58,10 @@ class MonotonicClock:
         when_ns = self._when_ns
         if when_ns is None:
             return
-        if time.monotonic_ns() < when_ns:
+        now_ns = time.monotonic_ns()
+        if now_ns < when_ns:
             # The wish moved, or the loop's timer rang early.
-            self._set(when_ns)
+            self._set(when_ns, now_ns)
             return
         self._when_ns = None
         self._on_wake()

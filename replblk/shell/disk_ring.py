@@ -187,7 +187,8 @@ class RingDisk(GatheringDisk):
         elif self._lingers():
             self._linger()
             return
-        self._submit()
+        if not self._ring.submit():
+            self._submit_later()
 
     # -- alone on the disk --------------------------------------------------------------------
 
@@ -228,7 +229,11 @@ class RingDisk(GatheringDisk):
             self._submit()
 
     def _submit(self) -> None:
-        if not self._ring.submit() and not self._retrying:
+        if not self._ring.submit():
+            self._submit_later()
+
+    def _submit_later(self) -> None:
+        if not self._retrying:
             self._retrying = True
             self._loop.call_later(_RETRY_S, self._retry)
 

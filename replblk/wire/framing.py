@@ -38,6 +38,9 @@ PAYLOAD_BYTES_COPIED = 4096
 _H80 = Struct(">IHH")
 _H95 = Struct(">HHI")
 _H100 = Struct(">IHHII")
+_COMMAND_AT = 7
+"""Of the data plane's commands, which are below 256, this byte of a header 100 tells most that come
+from each other; the whole header is judged later."""
 _ROWS: dict[int, Spec] = {int(cmd): spec for cmd, spec in SPECS.items()}
 _AGREED: dict[Socket, dict[int, tuple[Cmd, int, int, bool]]] = {
     socket: {
@@ -75,11 +78,10 @@ def header_kind(apv: int, length: int) -> HeaderKind:
 
 def frame_header(cmd: Cmd, volume: int, length: int, apv: int) -> bytes:
     """The header alone, for a payload of *length* bytes that is sent without copying it."""
-    kind = header_kind(apv, length)
-    if kind is HeaderKind.H100:
+    if apv >= 100:
         return header100(cmd, volume, length)
     assert volume == 0, "headers before protocol 100 have no room for a volume"
-    if kind is HeaderKind.H95:
+    if header_kind(apv, length) is HeaderKind.H95:
         return _H95.pack(MAGIC_95, cmd, length)
     return _H80.pack(MAGIC_80, cmd, length)
 
@@ -208,7 +210,13 @@ class Deframer:
     def acks(self) -> list[AckPacket]:
         """The acknowledgements of writes that come next, if nothing is odd about them; whatever
         else comes next, ``next`` judges."""
-        if self._head is not None or self.apv < 100:
+        stream, at = self._stream, self._used + _COMMAND_AT
+        if (
+            self._head is not None
+            or self.apv < 100
+            or at >= len(stream)
+            or stream[at] not in _WRITE_ACKS
+        ):
             return []
         found = acks_at(self._stream, self._used, _WRITE_ACKS)
         if found:
@@ -218,7 +226,8 @@ class Deframer:
 
     def writes(self) -> list[DataPacket]:
         """The same for P_DATA without a digest. Large ones arrive in pieces: ``next`` has them."""
-        if self._head is not None or self.apv < 100:
+        stream, at = self._stream, self._used + _COMMAND_AT
+        if self._head is not None or self.apv < 100 or at >= len(stream) or stream[at] != _P_DATA:
             return []
         found, self._used = data_at(self._stream, self._used, _P_DATA, _P_DATA_MAX)
         self.empty = self._used == len(self._stream)
