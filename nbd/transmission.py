@@ -115,8 +115,8 @@ class Transmission:
         self._requests = 0
         self.held_bytes = 0
         """Payload of requests in flight, and of one that is arriving."""
-        self._receiving = False
         self._woken = False
+        """Whoever takes the replies knows of them, or looks by itself, as after ``receive``."""
         self._closed = False
         # The request whose payload is arriving: what is here, and what was announced beyond it.
         self._payload: bytearray | None = None
@@ -165,7 +165,7 @@ class Transmission:
         Offer the rest again with more. Less than a header stays unused, 28 or 32 bytes, except
         when ``full`` or ``ended``.
         """
-        self._receiving = True
+        woken, self._woken = self._woken, True
         self.wants = 0
         at, end = 0, len(data)
         extended = self._extended
@@ -254,7 +254,7 @@ class Transmission:
                 self._on_request(flags, command, cookie, offset, length)
         if writes:
             give(writes)
-        self._receiving = False
+        self._woken = woken
         self.quiet = (
             not self._replies
             and not self._good
@@ -410,7 +410,7 @@ class Transmission:
         if errno:
             self._send_errno(cookie, offset, errno)
         elif not self._closed:
-            if not self._receiving and not self._woken:
+            if not self._woken:
                 self._woken = True
                 self._wake()
             self._good.append((cookie, offset))
@@ -437,7 +437,7 @@ class Transmission:
         assert len(data) == length, "an export answered a read with another length"
         if self._closed:
             return
-        if not self._receiving and not self._woken:
+        if not self._woken:
             self._woken = True
             self._wake()
         if self._good:
@@ -489,6 +489,6 @@ class Transmission:
             self._put_good()
         self._replies.append(reply)
         self._reply_bytes += len(reply)
-        if not self._receiving and not more and not self._woken:
+        if not more and not self._woken:
             self._woken = True
             self._wake()
