@@ -36,6 +36,7 @@ from replblk.shell.disk_writer import (
     merged_runs,
 )
 from replblk.shell.gathering_disk import GatheringDisk
+from replblk.shell.ring_operations import Batch, First, Read, Run
 from replblk.shell.turns import stop_process
 from replblk.shell.uring import READ, RWF_DSYNC, WRITE, Ring, Transfer
 from replblk.shell.warm_reads import WarmReads
@@ -72,53 +73,6 @@ SLOT_BYTES_MAX = 256 << 10
 _NO_MEMORY = memoryview(b"")
 
 
-class _Batch:
-    """Operations that become durable together. slots: the memory of their data."""
-
-    __slots__ = ("began_ns", "flush", "left", "ops", "slots")
-
-    def __init__(self, ops: list[WriteOp], flush: bool, now_ns: int) -> None:
-        self.began_ns = now_ns
-        self.ops = ops
-        self.flush = flush
-        self.left = 0
-        self.slots: list[Slot] = []
-
-
-_First = tuple[_Batch, list[WriteOp], int, int, int]
-"""The first try of a run, which most often is all of it: batch, operations, address, length,
-flags."""
-
-
-class _Run:
-    """One write of neighbouring operations, after its first try.
-
-    done: bytes of it that were written. judging: the error of a RWF_DSYNC being looked into.
-    """
-
-    __slots__ = ("address", "batch", "done", "flags", "judging", "length", "offset", "ops")
-
-    def __init__(self, first: _First) -> None:
-        self.batch, self.ops, self.address, self.length, self.flags = first
-        self.offset = self.ops[0].offset
-        self.done = 0
-        self.judging = 0
-
-
-class _Read:
-    """One read. had: bytes of it that an earlier, short try brought."""
-
-    __slots__ = ("address", "had", "length", "offset", "op", "view")
-
-    def __init__(self, op: int, offset: int, view: memoryview, address: int) -> None:
-        self.op = op
-        self.offset = offset
-        self.view = view
-        self.address = address
-        self.length = len(view)
-        self.had = 0
-
-
 class RingDisk(GatheringDisk):
     """One open backing device (``engine.ports.Disk``). Raises OSError where the system refuses."""
 
@@ -137,7 +91,7 @@ class RingDisk(GatheringDisk):
         self._waits_since_ns = 0
         """Since when gathered operations wait for a batch to end; 0: none does."""
         self._numbers = 0
-        self._flying: dict[int, _First | _Run | _Read | Callable[[int], None]] = {}
+        self._flying: dict[int, First | Run | Read | Callable[[int], None]] = {}
         """Who hears of an operation's result."""
         self._answers: list[DiskAnswer] = []
         """Given out together when all completions of a turn have been looked at."""
@@ -217,7 +171,7 @@ class RingDisk(GatheringDisk):
 
     # -- the ring -----------------------------------------------------------------------------
 
-    def _launch(self, then: _Run | _Read | Callable[[int], None]) -> int:
+    def _launch(self, then: Run | Read | Callable[[int], None]) -> int:
         """A number for an operation about to be prepared, after making room for it."""
         self._make_room(1)
         self._numbers += 1
@@ -266,14 +220,14 @@ class RingDisk(GatheringDisk):
                     if not batch.left:
                         self._batch_written(batch)
                 else:
-                    self._written(_Run(then), result)
-            elif isinstance(then, _Read):
+                    self._written(Run(then), result)
+            elif isinstance(then, Read):
                 if result == then.length:
                     self._reading -= 1
                     self._answers.append((then.op, 0, then.view))
                 else:
                     self._read_ended(then, result)
-            elif isinstance(then, _Run):
+            elif isinstance(then, Run):
                 self._written(then, result)
             else:
                 assert not isinstance(then, tuple)
@@ -311,7 +265,7 @@ class RingDisk(GatheringDisk):
                 self._shared_used = end = at + length
                 view, address = self._shared[at:end], self._shared_address + at
             number += 1
-            flying[number] = _Read(op, offset, view, address)
+            flying[number] = Read(op, offset, view, address)
             reads.append((number, offset, address, length))
         self._numbers = number
         self._reading += len(reads)
@@ -319,7 +273,7 @@ class RingDisk(GatheringDisk):
             self._make_room(len(reads))
         self._ring.transfers(READ, self._fd, reads)
 
-    def _read_ended(self, read: _Read, result: int) -> None:
+    def _read_ended(self, read: Read, result: int) -> None:
         """Not with its whole length at the first try."""
         read.had += max(result, 0)
         if result > 0 and read.had < read.length:
@@ -362,11 +316,11 @@ class RingDisk(GatheringDisk):
         if self.failed:
             for op in ops:
                 op.errno = errno.EIO
-            self._loop.call_soon(self._refuse, _Batch(ops, False, now_ns))
+            self._loop.call_soon(self._refuse, Batch(ops, False, now_ns))
             return
         runs = [writes] if len(writes) == 1 else merged_runs(writes, RUN_BYTES_MAX)
         alone = len(runs) <= DSYNC_RUNS_MAX and len(writes) == durable == len(ops)
-        batch = _Batch(ops, durable > 0 and not alone, now_ns)
+        batch = Batch(ops, durable > 0 and not alone, now_ns)
         batch.left = len(runs) + len(zeroes)
         if runs:
             self._write_runs(batch, runs, size, RWF_DSYNC if alone else 0)
@@ -375,7 +329,7 @@ class RingDisk(GatheringDisk):
         if not batch.left:
             self._flush(batch)  # nothing but flushes
 
-    def _write_runs(self, batch: _Batch, runs: list[list[WriteOp]], left: int, flags: int) -> None:
+    def _write_runs(self, batch: Batch, runs: list[list[WriteOp]], left: int, flags: int) -> None:
         """Copy the data, *left* bytes, one behind the other into few pieces of aligned memory, and
         write them."""
         flying, number = self._flying, self._numbers
@@ -402,12 +356,12 @@ class RingDisk(GatheringDisk):
             self._make_room(len(writes))
         self._ring.transfers(WRITE, self._fd, writes, flags)
 
-    def _write(self, run: _Run) -> None:
+    def _write(self, run: Run) -> None:
         at, left = run.done, run.length - run.done
         number = self._launch(run)
         self._ring.write(number, self._fd, run.offset + at, run.address + at, left, run.flags)
 
-    def _written(self, run: _Run, result: int) -> None:
+    def _written(self, run: Run, result: int) -> None:
         """Part of a run, or an error: it is never tried again, what was not written failed.
 
         With RWF_DSYNC an error may be the write's or the flush's; only the latter is final. The
@@ -429,7 +383,7 @@ class RingDisk(GatheringDisk):
                 return
         self._part_done(run.batch)
 
-    def _zero(self, batch: _Batch, op: WriteOp) -> None:
+    def _zero(self, batch: Batch, op: WriteOp) -> None:
         def done(result: int) -> None:
             if -result in CANNOT_ZERO:
                 self._write_zeroes(batch, op, 0)
@@ -440,7 +394,7 @@ class RingDisk(GatheringDisk):
         mode = FALLOC_FL_KEEP_SIZE | (FALLOC_FL_PUNCH_HOLE if op.unmap else FALLOC_FL_ZERO_RANGE)
         self._ring.fallocate(self._launch(done), self._fd, mode, op.offset, op.length)
 
-    def _write_zeroes(self, batch: _Batch, op: WriteOp, had: int) -> None:
+    def _write_zeroes(self, batch: Batch, op: WriteOp, had: int) -> None:
         """Where the file system can't zero a range itself: a piece after the other."""
         if self._zeroes is None:
             self._zeroes = self._pool.take(_ZEROES_BYTES)
@@ -458,12 +412,12 @@ class RingDisk(GatheringDisk):
         number = self._launch(done)
         self._ring.write(number, self._fd, op.offset + had, self._zeroes.address, size)
 
-    def _part_done(self, batch: _Batch) -> None:
+    def _part_done(self, batch: Batch) -> None:
         batch.left -= 1
         if not batch.left:
             self._batch_written(batch)
 
-    def _batch_written(self, batch: _Batch) -> None:
+    def _batch_written(self, batch: Batch) -> None:
         now_ns = time.monotonic_ns()
         self._latencies.disk_write.record(now_ns - batch.began_ns)
         batch.began_ns = now_ns
@@ -474,7 +428,7 @@ class RingDisk(GatheringDisk):
         else:
             self._end_batch(batch)
 
-    def _flush(self, batch: _Batch) -> None:
+    def _flush(self, batch: Batch) -> None:
         def done(result: int) -> None:
             if result < 0:
                 self.failed = True
@@ -486,7 +440,7 @@ class RingDisk(GatheringDisk):
 
         self._ring.fdatasync(self._launch(done), self._fd)
 
-    def _end_batch(self, batch: _Batch) -> None:
+    def _end_batch(self, batch: Batch) -> None:
         self._batches -= 1
         if self.failed:
             for op in batch.ops:
@@ -495,7 +449,7 @@ class RingDisk(GatheringDisk):
         for op in batch.ops:
             self._answers.append((op.op, op.errno, None))
 
-    def _refuse(self, batch: _Batch) -> None:
+    def _refuse(self, batch: Batch) -> None:
         """Nothing was tried: the device has failed before."""
         self._end_batch(batch)
         self._give_answers()
