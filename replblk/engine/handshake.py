@@ -349,7 +349,7 @@ def send_uuids(ctx: Context, volume: Volume, flags: int = 0) -> None:
         flags |= UUID_FLAG_LEFTOVER_BITS
     flags |= volume.handover_flags
     volume.changes_sent = volume.dirty_bits
-    uuids = volume.uuids
+    uuids = volume.compared_uuids or volume.uuids
     ctx.peer.send(
         Cmd.P_UUIDS,
         Uuids(

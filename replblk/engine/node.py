@@ -92,7 +92,7 @@ class Node:
         ctx.peer = PeerLink(ctx, self._on_packet, runs.on_acks, runs.on_data, self._on_broken)
         self._writes = WriteOrigin(ctx, failure)
         self._peer_writes = WritePeer(
-            ctx, failure, lambda volume, then: self._follow.begin_generation(volume, then=then)
+            ctx, failure, lambda *how: self._follow.begin_generation(*how)
         )
         self._reads = ReadPath(ctx, failure)
         self._target = ResyncTarget(ctx, failure)

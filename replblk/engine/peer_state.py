@@ -171,6 +171,7 @@ class PeerState:
                 conn = decision.conn
                 self._ctx.split_brain = False
         self._apply(volume, told, real, conn, decision)
+        volume.compared_uuids = None
 
     def _handshake_due(self, volume: Volume, told: State) -> bool:
         state = volume.state
@@ -231,6 +232,8 @@ class PeerState:
         for handler in decision.handlers:
             self._ctx.handlers.call(handler, volume)
         if decision.conn is not None:
+            if state.conn >= ConnState.CONNECTED:
+                volume.compared_uuids = volume.uuids
             volume.uuids = decision.verdict.own
             corrected = decision.verdict.peer
             volume.peer_uuids = replace(

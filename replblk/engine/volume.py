@@ -41,6 +41,9 @@ class Volume:
         self.config = config
         self.state = State()
         self.uuids = UuidSet()
+        self.compared_uuids: UuidSet | None = None
+        """While we follow from a disk that the peer attached: ours as they were compared with its.
+        The comparison may have corrected them, and the peer has to compare the same."""
         self.exposed_uuid = 0
         """Generation whose data our clients were last given (0: none yet)."""
         self.written_elsewhere = False

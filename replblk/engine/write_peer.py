@@ -22,6 +22,7 @@ from replblk.engine.write_way import misses_writes
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState
+from replblk.rules.generations import Rotation, rotation_alone
 from replblk.wire.hot import ack_packet, barrier_ack, parse_data, parse_trim
 from replblk.wire.packets import (
     DP_DISCARD,
@@ -82,7 +83,7 @@ class WritePeer:
         self,
         ctx: Context,
         disk_failure: DiskFailure,
-        begin_generation: Callable[[Volume, Callable[[bool], None]], None],
+        begin_generation: Callable[[Volume, Rotation, Callable[[bool], None]], None],
     ) -> None:
         self._ctx = ctx
         self._begin_generation = begin_generation
@@ -282,10 +283,12 @@ class WritePeer:
             # We are the only storage of a diskless Primary: keep book as a Primary would, also for
             # what is left of a connection that is gone by now.
             gone = volume.state.conn < ConnState.CONNECTED or write.session != self._session
-            due = volume.generation_due or gone
-            if due and volume.uuids.bitmap == 0:
-                self._begin_generation(volume, lambda _: self._ranged(write, claim))
-                return
+            if volume.generation_due or gone:
+                unfinished = volume.target_unfinished
+                rotation = rotation_alone(volume.uuids, target_unfinished=unfinished)
+                if rotation is not Rotation.KEEP:
+                    self._begin_generation(volume, rotation, lambda _: self._ranged(write, claim))
+                    return
             if volume.replies_held:  # a generation is on its way to the disk
                 volume.reply_when_durable(lambda _: self._ranged(write, claim))
                 return

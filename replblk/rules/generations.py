@@ -116,6 +116,12 @@ def rotation_at_promotion(
         return Rotation.KEEP if uuids.bitmap else Rotation.NEW_CURRENT
     if state.conn >= ConnState.CONNECTED and state.pdsk > _D.FAILED:
         return Rotation.KEEP
+    return rotation_alone(uuids, target_unfinished=target_unfinished)
+
+
+def rotation_alone(uuids: UuidSet, *, target_unfinished: bool = False) -> Rotation:
+    """What the first write does that only our disk gets, be it a diskless Primary's (G4), where no
+    change of the state began a generation. target_unfinished: as in ``rotation_after``."""
     if uuids.bitmap == 0:
         return Rotation.NEW_CURRENT
     branches = uuids.handed_out and not target_unfinished

@@ -9,6 +9,7 @@ from replblk.engine import (
     follow,
     handover_give,
     handover_take,
+    handshake,
     metadata_move,
     peer_state,
     resizing,
@@ -32,6 +33,14 @@ TAKING = handover_take.Taking
 DETACHING = detaching.Detaching
 QUIET_DETACH = "tests/scenario/test_quiet_detach.py::"
 ATTACHING = "tests/scenario/test_attach_detach.py::"
+
+OLD_GENERATION = Edit(
+    write_peer.WritePeer,
+    "_ranged",
+    "if rotation is not Rotation.KEEP:",
+    "if rotation is Rotation.NEW_CURRENT:",
+)
+CORRECTED = Edit(handshake, "send_uuids", "volume.compared_uuids or volume.uuids", "volume.uuids")
 
 COMMANDS = (
     mutant(
@@ -241,6 +250,28 @@ COMMANDS = (
         ),
         test=QUIET_DETACH
         + "test_what_the_peer_names_anew_is_known_to_be_elsewhere_though_the_word_of_it_is_lost",
+    ),
+    mutant(
+        "written-in-the-targets-generation",
+        "a source whose target was done, unseen, takes the writes of that node in its generation",
+        OLD_GENERATION,
+        masked_by="what the two compare when the disk is attached again",
+        both="written-in-the-targets-generation-and-compared-wrongly",
+    ),
+    mutant(
+        "compared-with-what-was-corrected",
+        "whose disk is attached compares with what its peer has made of its UUIDs by comparing",
+        CORRECTED,
+        masked_by="a generation that the peer's first write began",
+        both="written-in-the-targets-generation-and-compared-wrongly",
+    ),
+    mutant(
+        "written-in-the-targets-generation-and-compared-wrongly",
+        "both: each of the two takes itself for the source",
+        OLD_GENERATION,
+        CORRECTED,
+        test="tests/scenario/test_what_a_target_may_have.py::"
+        "test_a_target_lets_its_disk_go_as_its_resync_ends_unseen",
     ),
     mutant(
         "under-way-to-a-lost-disk",

@@ -419,8 +419,8 @@ RESYNCS = (
         Edit(
             generations,
             "rotation_at_promotion",
-            "return Rotation.NEW_CURRENT\n    branches",
-            "return Rotation.KEEP\n    branches",
+            "return rotation_alone(",
+            "return uuids.bitmap == 0 and Rotation.KEEP or rotation_alone(",
         ),
         seed=4,
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from replblk.model.vocabulary import ConnState, DiskState
 from tests.support.lab import BLOCK, Lab
 
@@ -61,3 +63,31 @@ def test_a_target_that_ended_the_resync_after_a_crash_unseen_is_not_merged() -> 
     lab.reaches("alpha", conn=ConnState.STANDALONE)
     assert lab.told("alpha", "Split-Brain detected")
     assert (lab.on_disk("alpha", 0, BLOCK), lab.on_disk("beta", 0, BLOCK)) == (NEW, OTHER)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+@pytest.mark.parametrize("at_us", range(0, 1500, 25))
+def test_a_target_lets_its_disk_go_as_its_resync_ends_unseen(at_us: int, writes: bool) -> None:
+    """Its disk bears the generation of the source. What it then writes there as a diskless Primary
+    begins a new one; and when it attaches again both compare the same (simulator, wide 74001355:
+    both became the source)."""
+    lab = Lab()
+    lab.up()
+    lab.primary("beta")
+    lab.partition()
+    for block in range(3):
+        lab.write("beta", block * BLOCK, OLD)
+    lab.secondary("beta")
+    lab.heal()
+    lab.reaches("beta", conn=ConnState.SYNC_SOURCE)
+    lab.run_for(at_us / 1e6)
+    gone = lab.command("alpha", "detach").exit_code == 0
+    lab.primary("alpha")
+    if writes:
+        lab.write("alpha", 0, NEW)
+    if gone:
+        assert lab.command("alpha", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.differing_blocks() == []
+    expected = NEW if writes else OLD
+    assert lab.read("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == expected
