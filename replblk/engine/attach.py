@@ -428,10 +428,12 @@ class _Attachment:
             self._ctx.tell(Level.ERROR, f"the metadata stay where they were: {why}", volume.number)
         assert volume.backing is not None and volume.layout is not None
         volume.backing.remember(volume.layout.device_bytes, self._superblock.device_uuid)
+        # A resync that had begun may have ended, unseen: then the peer is as good as we are.
+        handed_out = self._superblock.uuids.handed_out
         disk, pdsk = initial_disk(
             MdFlag.CONSISTENT in flags,
             MdFlag.WAS_UP_TO_DATE in flags,
-            MdFlag.PEER_OUT_DATED in flags,
+            MdFlag.PEER_OUT_DATED in flags and not handed_out,
             volume.config.options.fencing,
         )
         uuids = volume.uuids
@@ -439,27 +441,12 @@ class _Attachment:
         if volume.state.conn >= ConnState.CONNECTED:
             volume.kept_disk, volume.kept_pdsk = disk, pdsk
             volume.peer_uuids = None
-            self._pause_until_decided()
             self._ctx.states.force(volume, "attach", disk=DiskState.NEGOTIATING)
         else:
             volume.exposed_uuid = uuids.current
             self._ctx.states.force(volume, "attach", disk=disk, pdsk=pdsk)
         assert volume.meta is not None
         volume.meta.sync(self._attached)
-
-    def _pause_until_decided(self) -> None:
-        """What a Primary wrote meanwhile would go to the peer alone, behind the generation that it
-        compares: if ours turns out to be the newer data, a resync from here would overwrite it."""
-        volume = self._volume
-        volume.pause()
-
-        def decided() -> bool:
-            over = volume.state.disk not in (DiskState.ATTACHING, DiskState.NEGOTIATING)
-            if over:
-                self._ctx.defer(volume.go_on)
-            return over
-
-        self._ctx.when(decided)
 
     def _attached(self, ok: bool) -> None:
         if ok:

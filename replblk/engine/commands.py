@@ -389,8 +389,15 @@ class Commands:
 
     def _resume_io(self, volume: Volume, command: Command, then: Then) -> None:
         """Whatever held I/O up holds it no longer: it goes on with what data there is."""
-        self._fencing.thaw(volume, "resume-io", susp=False, susp_nod=False, susp_fen=False)
-        then(Answer())
+
+        def known() -> bool:
+            if volume.state.disk is DiskState.NEGOTIATING:
+                return False  # what is frozen may go to the peer: it is not known yet who has what
+            self._fencing.thaw(volume, "resume-io", susp=False, susp_nod=False, susp_fen=False)
+            then(Answer())
+            return True
+
+        self._ctx.when(known)
 
     # -- waiting ------------------------------------------------------------------------------
 

@@ -104,9 +104,7 @@ class Volume:
         self.held: deque[Callable[[], None]] = deque()
         """Application requests that wait for the state to let them go on."""
         self.paused: deque[Callable[[], None]] | None = None
-        """Application requests that wait until it is decided whether the disk is let go, or whose
-        data is newer."""
-        self._pauses = 0
+        """Application requests that wait until it is decided whether the disk is let go."""
         self.replies_held = 0
         """> 0: a new generation is being made durable; no write is acknowledged before."""
         self.held_replies: list[Callable[[bool], None]] = []
@@ -317,19 +315,16 @@ class Volume:
                 reply(good)
 
     def pause(self) -> None:
-        """Clients' requests that come from now on wait; pairs with ``go_on``."""
-        if self.paused is None:
-            self.paused = deque()
-        self._pauses += 1
+        """Clients' requests that come from now on wait for ``go_on``."""
+        assert self.paused is None
+        self.paused = deque()
 
     def go_on(self) -> None:
-        """The reason to wait is gone; with the last one what came meanwhile begins, in order."""
-        self._pauses -= 1
-        assert self._pauses >= 0 and self.paused is not None
-        if not self._pauses:
-            waiting, self.paused = self.paused, None
-            for action in waiting:
-                action()
+        """What came while the disk was about to be let go begins now."""
+        assert self.paused is not None
+        waiting, self.paused = self.paused, None
+        for action in waiting:
+            action()
 
     def release_held(self) -> None:
         """Let the requests that waited for a state try again, in their order."""

@@ -29,8 +29,9 @@ _BEFORE_RESYNC = (
 class WriteWay:
     """The way of writes in one state.
 
-    suspended: no I/O goes on, reads neither. wait: writes wait for another state. replicate: they
-    go to the peer. has_disk: they go to the local disk. good_here, good_there: a copy there counts.
+    suspended: no I/O of clients goes on, reads neither. wait: writes wait for another state.
+    replicate: they go to the peer. has_disk: they go to the local disk. good_here, good_there: a
+    copy there counts.
     flags: what P_DATA asks for; enough: it asks for nothing but the barrier's acknowledgement.
     plain: P_DATA of up to *bytes_max* bytes is a header of protocol 100 and the data, no digest
     between. barrier_tells: each write has to be followed by its barrier. straight: nothing about a
@@ -48,7 +49,9 @@ class WriteWay:
         self.net: NetOptions = ctx.net
         self.apv = ctx.peer.apv
         state = self.state
-        self.suspended = state.suspended
+        # While a disk is being attached it is not known whose data are newer. What went to the peer
+        # alone, behind the generation that it compares, a resync from here might overwrite.
+        self.suspended = state.suspended or state.disk is DiskState.NEGOTIATING
         # Promoted in the middle of a bitmap exchange, in the generation that both have: it is the
         # start of the resync that gives the data a name of their own.
         nameless = state.conn is ConnState.WF_BITMAP_S and not volume.uuids.bitmap

@@ -235,7 +235,7 @@ COMMANDS = (
     mutant(
         "written-while-negotiating",
         "a diskless Primary that attaches sends writes behind the generation that is compared",
-        Edit(attach._Attachment, "_in_place", "self._pause_until_decided()", "pass"),
+        Edit(write_way.WriteWay, "__init__", " or state.disk is DiskState.NEGOTIATING", ""),
         test=ATTACHING
         + "test_a_write_that_comes_while_a_primary_attaches_waits_for_whose_data_are_newer",
     ),
@@ -284,6 +284,13 @@ COMMANDS = (
         ),
         test=ATTACHING
         + "test_what_was_on_its_way_to_a_disk_that_is_already_being_attached_again_is_copied",
+    ),
+    mutant(
+        "peer-outdated-for-ever",
+        "after a restart a peer whose resync may have ended is taken for Outdated",
+        Edit(attach._Attachment, "_in_place", " and not handed_out", ""),
+        test="tests/scenario/test_resuming_primary.py::"
+        "test_a_peer_whose_resync_may_have_ended_unseen_is_not_known_to_be_outdated",
     ),
     mutant(
         "late-write-not-marked",

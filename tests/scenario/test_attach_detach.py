@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from replblk.engine.attach import _Attachment
+from replblk.engine import write_way
 from replblk.model.vocabulary import ConnState, DiskState, Role
 from replblk.sim.image import synced_drive
 from tests.support.lab import BLOCK, EXTENT, Lab
 
 DATA = b"attached" * 512
+
+
+class WithoutNegotiating:
+    """For ``write_way``: a node that, like a kernel, lets clients write in this moment."""
+
+    UP_TO_DATE, INCONSISTENT = DiskState.UP_TO_DATE, DiskState.INCONSISTENT
+    NEGOTIATING = None
 
 
 def ready(**options: object) -> Lab:
@@ -108,7 +115,7 @@ def test_what_a_diskless_primary_writes_before_it_hears_of_the_resync_is_copied_
 ) -> None:
     """The source has told its bitmap by then; the disk being attached does not get the write, and
     its activity log does not name it. A kernel lets its clients write in this moment."""
-    monkeypatch.setattr(_Attachment, "_pause_until_decided", lambda self: None)
+    monkeypatch.setattr(write_way, "DiskState", WithoutNegotiating)
     lab = ready(device_bytes=3 * EXTENT)
     assert lab.command("alpha", "detach").exit_code == 0
     lab.write("alpha", BLOCK, DATA)
@@ -186,6 +193,26 @@ def test_a_primary_is_not_demoted_before_what_waits_for_an_attach_is_done() -> N
     assert lab.answered(demotion).exit_code == 0
     assert late.done
     assert late.errno == 0
+    assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == DATA[::-1]
+
+
+def test_what_waited_for_resume_io_waits_for_the_verdict_too() -> None:
+    """It was written to the peer, answered, and overwritten by the resync from here."""
+    lab = ready()
+    assert lab.command("alpha", "detach").exit_code == 0
+    assert lab.command("alpha", "suspend-io").exit_code == 0
+    late = lab.submit("alpha", "write", 0, BLOCK, data=DATA[::-1])
+    lab.network.block(lab.alpha, lab.beta)
+    lab.network.block(lab.beta, lab.alpha)
+    assert lab.command("alpha", "attach").exit_code == 0
+    assert lab.shows("alpha", disk=DiskState.NEGOTIATING)
+    resumed = lab.ask("alpha", "resume-io")
+    lab.run_for(0.01)
+    lab.network.unblock(lab.alpha, lab.beta)
+    lab.network.unblock(lab.beta, lab.alpha)
+    assert lab.answered(resumed).exit_code == 0
+    assert lab.done(late).errno == 0
+    lab.in_sync()
     assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == DATA[::-1]
 
 

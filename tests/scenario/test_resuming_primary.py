@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from replblk.model.vocabulary import ConnState, Role
+from replblk.model.vocabulary import ConnState, DiskState, Role
 from tests.support.lab import BLOCK, EXTENT, Lab, Waiting
 
 DATA = b"acknowledged" * 341 + b"!!!!"
@@ -118,3 +118,28 @@ def test_while_it_waits_the_administrator_may_promote_it_alone() -> None:
     lab.primary("alpha")
     assert role(lab) is Role.PRIMARY
     assert lab.answered(resumed).exit_code == 11
+
+
+def test_a_peer_whose_resync_may_have_ended_unseen_is_not_known_to_be_outdated() -> None:
+    """The disk says Outdated of it until the end of the resync is durable here; by then it may
+    have been promoted."""
+    lab = ready()
+    lab.partition()
+    lab.write("alpha", 0, LATER)
+    lab.heal()
+    lab.reaches("alpha", conn=ConnState.SYNC_SOURCE)
+    lab.reaches("beta", conn=ConnState.CONNECTED, disk=DiskState.UP_TO_DATE)
+    lab.run_until(lambda: not lab.durable_uuids("beta").bitmap)
+    lab.alpha.power_off()
+    lab.reaches("beta", conn=ConnState.WF_CONNECTION)
+    lab.primary("beta")
+    lab.network.block(lab.alpha, lab.beta)
+    lab.network.block(lab.beta, lab.alpha)
+    resumed = back(lab)
+    lab.run_for(5)
+    assert resumed.answers == []
+    assert lab.shows("alpha", role=Role.SECONDARY, pdsk=DiskState.DUNKNOWN)
+    lab.heal()
+    assert lab.answered(resumed).exit_code == 11
+    assert lab.state("beta").role is Role.PRIMARY
+    lab.in_sync()
