@@ -73,10 +73,10 @@ class PeerNews:
 
     def refused(self, volume: Volume) -> None:
         """P_NEG_ACK: its disk failed, and what that leads to here is not decided yet, or, while I/O
-        is suspended, only planned."""
-        state = volume.state
-        open_still = state.pdsk is DiskState.UP_TO_DATE or volume.generation_planned is not None
-        if state.conn >= ConnState.CONNECTED and open_still and not volume.awaits_peer_disk:
+        is suspended, only planned: nothing names what only we have."""
+        unnamed = volume.uuids.bitmap == 0 or volume.generation_planned is not None
+        connected = volume.state.conn >= ConnState.CONNECTED
+        if connected and unnamed and not volume.awaits_peer_disk:
             volume.awaits_peer_disk = True
             volume.hold_replies()
             self._expect_news(volume)

@@ -283,14 +283,14 @@ WRITES = (
     mutant(
         "refused-write-acknowledged-at-once",
         "a write that the peer refused is acknowledged before it is known what became of its disk",
-        Edit(peer_news.PeerNews, "refused", "state.pdsk is DiskState.UP_TO_DATE", "False"),
+        Edit(peer_news.PeerNews, "refused", "volume.uuids.bitmap == 0", "False"),
         test="tests/scenario/test_hostile_moments.py::"
         "test_a_refused_write_is_acknowledged_once_the_peer_tells_what_became_of_its_disk",
     ),
     mutant(
         "refused-while-suspended",
         "what the peer refuses in suspended I/O is acknowledged before the planned generation",
-        Edit(peer_news.PeerNews, "refused", " or volume.generation_planned is not None", ""),
+        Edit(peer_news.PeerNews, "_no_news", "volume.generation_planned is not None", "False"),
         test="tests/scenario/test_suspended_io.py::test_what_the_peers_disk_refuses_while_"
         "suspended_is_answered_under_the_new_generation",
     ),

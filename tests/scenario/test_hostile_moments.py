@@ -7,11 +7,13 @@ import pytest
 from replblk.model.generation import UuidSet
 from replblk.model.state import State
 from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.rules.transitions import INVALIDATE
 from replblk.sim.world import SECOND_NS
 from replblk.wire.packets import (
     BarrierAck,
     Cmd,
     Features,
+    StateChange,
     StateWord,
 )
 from tests.support.hostile import MINE, Watch, primary, rig_with_data
@@ -65,6 +67,29 @@ def test_a_refused_write_is_acknowledged_once_the_peer_tells_what_became_of_its_
     rig.peer.send(Cmd.P_STATE, rig.peer.state(disk=DiskState.FAILED))
     assert rig.done(write).errno == 0
     assert rig.durable_uuids("alpha").current | 1 != before | 1
+
+
+def test_a_write_that_a_peer_about_to_be_invalidated_refuses_is_acknowledged_under_a_new_name() -> (
+    None
+):
+    """P_NEG_ACK overtakes the P_STATE that its disk is gone (simulator, storm 75002146)."""
+    rig = rig_with_data()
+    rig.meet()
+    rig.primary("alpha")
+    rig.run_for(0.1)
+    write = rig.submit("alpha", "write", 0, BLOCK, data=MINE)
+    packet = rig.gets(Cmd.P_DATA)
+    rig.run_for(0.1)
+    rig.hold("alpha")
+    rig.peer.send(Cmd.P_STATE_CHG_REQ, StateChange(INVALIDATE.mask, INVALIDATE.val))
+    rig.reaches("alpha", conn=ConnState.STARTING_SYNC_S)
+    rig.peer.ack(packet, Cmd.P_NEG_ACK)
+    rig.run_for(0.1)
+    assert not write.done
+    rig.release("alpha")
+    rig.peer.send(Cmd.P_STATE, rig.peer.state(disk=DiskState.FAILED))
+    assert rig.done(write).errno == 0
+    assert rig.durable_uuids("alpha").bitmap
 
 
 @pytest.mark.parametrize("how", ["count", "number", "early"])

@@ -51,6 +51,7 @@ WIDER_SEEDS = [
     for seed in range(1, count + 1)
 ]
 WIDER_ONCE_FAILED = (
+    ("storm", 75002146),  # refused by a peer that was about to be invalidated: no generation
     ("wide", 74001355),  # detached when done, unseen: it wrote in the generation of both
     (
         "wide",
