@@ -75,8 +75,9 @@ class PeerNews:
         """P_NEG_ACK: its disk failed, and what that leads to here is not decided yet, or, while I/O
         is suspended, only planned: nothing names what only we have."""
         unnamed = volume.uuids.bitmap == 0 or volume.generation_planned is not None
-        connected = volume.state.conn >= ConnState.CONNECTED
-        if connected and unnamed and not volume.awaits_peer_disk:
+        state = volume.state
+        counts = state.conn >= ConnState.CONNECTED and state.disk is DiskState.UP_TO_DATE
+        if counts and unnamed and not volume.awaits_peer_disk:
             volume.awaits_peer_disk = True
             volume.hold_replies()
             self._expect_news(volume)
@@ -100,8 +101,10 @@ class PeerNews:
     # -- states -------------------------------------------------------------------------------
 
     def before(self, volume: Volume, new: State) -> None:
-        """A state was committed, nothing has followed yet: no news come from a lost peer."""
-        if new.conn < ConnState.CONNECTED and volume.awaits_peer_generation:
+        """A state was committed, nothing has followed yet: no news come from a lost peer, nor from
+        one whose disk is lost."""
+        lost = new.conn < ConnState.CONNECTED or new.pdsk is not DiskState.UP_TO_DATE
+        if lost and volume.awaits_peer_generation:
             self._generation_known(volume, False)
 
     def after(self, volume: Volume, new: State) -> None:

@@ -272,9 +272,11 @@ class PeerState:
         wanted = old.but(
             conn=conn, peer=told.role, pdsk=real, peer_isp=told.aftr_isp or told.user_isp
         )
-        if old.disk is DiskState.NEGOTIATING and conn in (
-            ConnState.CONNECTED,
-            ConnState.WF_BITMAP_S,
+        decides = volume.peer_uuids is not None or told.disk < DiskState.NEGOTIATING
+        if (
+            old.disk is DiskState.NEGOTIATING
+            and decides  # else it was said before the peer had heard of our disk
+            and conn in (ConnState.CONNECTED, ConnState.WF_BITMAP_S)
         ):
             assert volume.kept_disk is not None
             wanted = wanted.but(disk=volume.kept_disk)

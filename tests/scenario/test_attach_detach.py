@@ -196,6 +196,22 @@ def test_a_primary_is_not_demoted_before_what_waits_for_an_attach_is_done() -> N
     assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == DATA[::-1]
 
 
+def test_what_the_peer_said_before_it_heard_of_an_attach_is_no_verdict() -> None:
+    """Its P_STATE, for another reason, made old data UpToDate beside the new ones."""
+    lab = ready()
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.write("alpha", 0, DATA[::-1])
+    lab.network.block(lab.beta, lab.alpha)
+    assert lab.command("beta", "pause-sync").exit_code == 0
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.network.unblock(lab.beta, lab.alpha)
+    lab.reaches("alpha", conn=ConnState.PAUSED_SYNC_T)
+    assert lab.command("beta", "resume-sync").exit_code == 0
+    lab.in_sync()
+    assert lab.read("alpha", 0, BLOCK) == DATA[::-1]
+    assert lab.differing_blocks() == []
+
+
 def test_what_waited_for_resume_io_waits_for_the_verdict_too() -> None:
     """It was written to the peer, answered, and overwritten by the resync from here."""
     lab = ready()

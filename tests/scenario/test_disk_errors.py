@@ -437,6 +437,17 @@ def test_the_source_can_not_read_and_passes_it_on() -> None:
     assert lab.differing_blocks() == []
 
 
+def test_both_disks_refuse_a_write_and_the_client_hears_of_it_at_once() -> None:
+    """Nothing has to be named first: nobody has it."""
+    lab = ready(DETACH)
+    lab.fail("alpha", "data", "write", times=1)
+    lab.fail("beta", "data", "write", times=1)
+    request = lab.submit("alpha", "write", 0, data=NEW)
+    lab.run_for(1)
+    assert request.done
+    assert request.errno == errno.EIO
+
+
 def failed_beside_a_target() -> Lab:
     """A write fails on the source while the target writes all it was sent; then the resync ends."""
     lab = ready(PASS_ON, alone=True)
