@@ -32,7 +32,7 @@ FIND_PYTHON = for python in $(PYTHONS); do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test interop fmt lint type check sim soak soak-kill crash-states kill-points disk-faults link-faults databases mutants fuzz bench docs clean
+.PHONY: help setup demo test interop fmt lint type check sim soak stories soak-kill crash-states kill-points disk-faults link-faults databases mutants fuzz bench docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | \
@@ -90,6 +90,9 @@ sim: setup ## one simulated run, told in full: make sim SEED=7 (same seed, same 
 soak: setup ## many simulated runs: make soak COUNT=10000 SEED=1 (REQUIRE=1: see docs/simulation.md)
 	@$(PY) -m replblk.sim --seed $(SEED) --count $(COUNT) --jobs $(JOBS) --profile $(PROFILE) \
 	$(if $(REQUIRE),--require-marks)
+
+stories: $(VENV)/installed-test ## short stories, a few things within milliseconds: make stories COUNT=10000
+	@$(PY) -m tests.simulation.stories --count $(COUNT) --seed $(SEED)
 
 fuzz: $(VENV)/installed-test ## spoiled bytes to every decoder: make fuzz COUNT=1000000 SEED=1
 	@$(PY) -m tests.fuzz.run --count $(COUNT) --seed $(SEED)

@@ -3,7 +3,7 @@
     we, plain ─► the peer agrees ─► StandAlone
     a Primary with fencing asks the peer to be Outdated from now on
     a Secondary whose Primary refuses (it may not be left like that) says that its own data are
-    Outdated from now on
+    Outdated from now on; not if they are all that the Primary has
 
 Source: states, disconnect.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from replblk.engine.answers import refusal
 from replblk.engine.context import SECOND_NS
 from replblk.engine.ports import Answer, Command
-from replblk.model.vocabulary import Code, ConnState
+from replblk.model.vocabulary import Code, ConnState, DiskState, Role
 from replblk.rules.transitions import (
     DISCONNECT,
     DISCONNECT_OUTDATE_PEER,
@@ -83,13 +83,20 @@ class Disconnect:
             self._alone(wish, then)
         elif code is Code.NEED_CONNECTION:  # lost meanwhile: nothing was agreed
             self._attempt(DISCONNECT, then)
-        elif code is Code.CW_FAILED_BY_PEER and wish is DISCONNECT:
+        elif code is Code.CW_FAILED_BY_PEER and wish is DISCONNECT and not self._only_data():
             self._attempt(DISCONNECT_OUTDATE_SELF, then)
         elif code is Code.CW_FAILED_BY_PEER:
             then(refusal(code))
         else:
             again = "leave", SECOND_NS
             self._ctx.timers.set(*again, lambda: self._attempt(DISCONNECT, then))
+
+    def _only_data(self) -> bool:
+        """Whether the peer is a Primary that has no disk: Outdated, ours would be lost to it."""
+        return any(
+            v.state.peer is Role.PRIMARY and v.state.pdsk < DiskState.INCONSISTENT
+            for v in self._ctx.volumes.values()
+        )
 
     def _alone(self, wish: StateRequest | None, then: Then) -> None:
         self._connection.stand_alone("disconnected", wish)

@@ -178,3 +178,24 @@ def test_both_ask_to_be_primary_at_once_and_one_is() -> None:
     assert len(primaries) <= 1
     for name, answer in answers.items():
         assert (answer.exit_code == 0) == (name in primaries)
+
+
+@pytest.mark.parametrize("at_us", range(0, 900, 45))
+def test_a_diskless_primary_and_its_only_data_part_and_meet_again(at_us: int) -> None:
+    """The Secondary may not leave; cut off while it asks, it offered to be Outdated, and was: then
+    nobody had any data."""
+    lab = Lab()
+    lab.up()
+    lab.primary("alpha")
+    assert lab.command("alpha", "detach").exit_code == 0
+    lab.write("alpha", 0, b"only one" * 512)
+    leaving = lab.ask("beta", "disconnect")
+    lab.run_for(at_us / 1e6)
+    assert lab.command("alpha", "disconnect", force=True).exit_code == 0
+    lab.answered(leaving)
+    assert lab.shows("beta", disk=DiskState.UP_TO_DATE)
+    for name in ("alpha", "beta"):
+        if lab.shows(name, conn=ConnState.STANDALONE):
+            lab.connect(name)
+    lab.reaches("alpha", conn=ConnState.CONNECTED, pdsk=DiskState.UP_TO_DATE)
+    assert lab.read("alpha", 0, BLOCK) == b"only one" * 512

@@ -1,0 +1,282 @@
+"""Short stories: a few commands and faults, close together, under a writer. Nothing may get lost.
+
+    make stories COUNT=10000 SEED=1
+
+The simulator's runs are long and their faults far apart; here two to four things happen within
+milliseconds, in each of a handful of situations, so that every pair of them meets at every moment
+of the other. Then the administrator makes all well again, as the documentation says: the pair has
+to be in sync, both disks equal, every block what was acknowledged last or newer, every request
+answered, and no split brain told, as no story has two Primaries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.sim.links import NetworkSpeed
+from replblk.sim.world import MICRO_NS
+from tests.support.lab import BLOCK, Lab, Waiting
+from tests.support.pair import Request
+
+NODES = ("alpha", "beta")
+OTHER = {"alpha": "beta", "beta": "alpha"}
+BLOCKS = 6
+TURNS = 60
+PATIENT_TURNS = 8
+"""Of making all well: so long nothing is forced."""
+SITUATIONS = ("in sync", "resync", "resync back", "diskless Primary", "diskless", "moved")
+COMMANDS = (
+    *("detach", "detach", "detach --force", "attach", "attach", "invalidate", "invalidate-remote"),
+    *("disconnect", "disconnect --force", "connect", "verify", "pause-sync", "resume-sync"),
+    *("primary", "secondary", "suspend-io", "resume-io"),
+)
+FAULTS = ("cut", "stall", "heal", "heal", "partition", "kill", "power", "boot", "failing write")
+
+
+class Story:
+    """One story; ``run`` raises AssertionError with what is wrong. lines: what was done, when."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(f"story/{seed}")
+        network = NetworkSpeed(
+            latency_ns=self._chance.choice((20, 80)) * MICRO_NS,
+            jitter_ns=self._chance.choice((1, 60 * MICRO_NS, 400 * MICRO_NS)),
+            cut_piece=self._chance.choice((0.0, 0.1)),
+        )
+        size = self._chance.choice((1 << 20, 9 << 20))
+        self.lab = Lab(seed=seed, device_bytes=size, network=network)
+        self.lines: list[str] = []
+        self._acknowledged = [0] * BLOCKS
+        self._sent = [0] * BLOCKS
+        self._number = 0
+        self._requests: list[tuple[Request, int, int, object]] = []
+        self._promotions: list[Waiting] = []
+        self._reachable = True
+
+    def run(self) -> None:
+        """From two nodes in sync to two nodes in sync."""
+        chance = self._chance
+        self.lab.up()
+        self.lab.primary("alpha")
+        self._pass(2000)
+        self._situation(chance.choice(SITUATIONS))
+        for _ in range(chance.choice((2, 2, 3, 3, 4))):
+            self._pass(chance.choice((0, 50, 200, 500, 1000, 2500, 8000)) + chance.randrange(300))
+            what = chance.choice((*COMMANDS, *FAULTS))
+            name = chance.choice(NODES)
+            self.lines.append(f"{self.lab.world.now_ns / 1e6:.3f} ms {what} {name}")
+            self._fault(what, name) if what in FAULTS else self._command(what, name)
+        self._pass(chance.choice((200, 2000, 20_000)))
+        self._make_well()
+        self._judge()
+
+    # -- the writer ---------------------------------------------------------------------------
+
+    def _pass(self, micros: int) -> None:
+        """Time passes; whoever is Primary has clients that write."""
+        end_ns = self.lab.world.now_ns + micros * MICRO_NS
+        while self.lab.world.now_ns < end_ns:
+            self.lab.run_for(min(self._chance.choice((30, 60, 150, 400)), micros) / 1e6)
+            self._note_answers()
+            for name in NODES:
+                if self._chance.random() < 0.7:
+                    self._write(name)
+
+    def _write(self, name: str) -> None:
+        machine, block = self.lab[name], self._chance.randrange(BLOCKS)
+        if not machine.alive or machine.states[0].role is not Role.PRIMARY:
+            return
+        if any(number == block for _, number, _, _ in self._requests):
+            return
+        self._number += 1
+        self._sent[block] = self._number
+        data = self._number.to_bytes(8, "big") * (BLOCK // 8)
+        request = self.lab.submit(name, "write", block * BLOCK, data=data)
+        self._requests.append((request, block, self._number, machine.life))
+
+    def _note_answers(self) -> None:
+        lives = [self.lab[name].life for name in NODES]
+        for request, block, number, _ in self._requests:
+            if request.done and not request.errno:
+                self._acknowledged[block] = max(self._acknowledged[block], number)
+        self._requests = [r for r in self._requests if not r[0].done and r[3] in lives]
+
+    def _drain(self) -> None:
+        self.lab.run_until(lambda: all(request.done for request, *_ in self._requests))
+        self._note_answers()
+
+    # -- what happens -------------------------------------------------------------------------
+
+    def _situation(self, kind: str) -> None:
+        lab = self.lab
+        self.lines.append(kind)
+        if kind in ("resync", "resync back"):
+            lab.partition()
+            self._pass(1500)
+            if kind == "resync back":
+                self._drain()
+                lab.secondary("alpha")
+            lab.heal()
+            lab.run_until(lambda: lab.alpha.connection >= ConnState.WF_REPORT_PARAMS)
+        elif kind == "diskless Primary":
+            lab.command("alpha", "detach")
+        elif kind == "diskless":
+            lab.command("beta", "detach")
+        elif kind == "moved":
+            self._drain()
+            lab.secondary("alpha")
+            lab.primary("beta")
+
+    def _fault(self, what: str, name: str) -> None:
+        lab, machine = self.lab, self.lab[name]
+        network = lab.network
+        if what == "cut":
+            network.cut()
+        elif what == "heal":
+            network.heal()
+        elif what == "failing write":
+            lab.fail(name, "data", "write", times=1)
+        elif what == "power":
+            machine.power_off()
+        elif what == "kill":
+            if machine.alive:
+                machine.kill()
+        elif what == "boot":
+            if not machine.alive:
+                machine.boot()
+                lab.ask(name, "up")
+        else:
+            self._reachable = False
+            network.block(machine, lab[OTHER[name]])
+            if what == "partition":
+                network.block(lab[OTHER[name]], machine)
+
+    def _command(self, what: str, name: str) -> None:
+        """Unless it would be careless: two Primaries, or the last good data given up."""
+        own, other = self.lab[name], self.lab[OTHER[name]]
+        if not own.alive or (what in CAREFUL and not (other.alive and CAREFUL[what](own, other))):
+            return
+        options: dict[str, Any] = {}
+        verb, _, force = what.partition(" ")
+        if force:
+            options["force"] = True
+        if verb == "connect":
+            options["discard_my_data"] = False
+        if verb == "primary":
+            pending = any(not promotion.answers for promotion in self._promotions)
+            if pending or self._requests or not self._reachable:
+                return
+            options["force"] = False
+        waiting = self.lab.ask(name, verb, **options)
+        if verb == "primary":
+            self._promotions.append(waiting)
+
+    # -- afterwards ---------------------------------------------------------------------------
+
+    def _make_well(self) -> None:
+        """What an administrator does: start, connect, attach, resume, and wait."""
+        lab = self.lab
+        self.lines.append("made well")
+        for name in NODES:
+            lab.drive(name).heal()
+        lab.network.heal()
+        for turn in range(TURNS):
+            for machine in lab.network.machines:
+                if not machine.alive:
+                    machine.boot()
+                    lab.ask(machine.name, "up")
+            lab.run_for(0.4 if turn else 2.0)
+            self._note_answers()
+            states = [machine.states[0] for machine in lab.network.machines]
+            if self._in_sync() and not any(state.susp for state in states):
+                return
+            for name, state in zip(NODES, states, strict=True):
+                if state.susp:
+                    lab.ask(name, "resume-io")
+                if state.user_isp:
+                    lab.ask(name, "resume-sync")
+                if state.conn is ConnState.STANDALONE and turn < TURNS // 2:
+                    lab.ask(name, "connect", discard_my_data=False)
+                connected = state.conn >= ConnState.CONNECTED
+                if state.disk is DiskState.DISKLESS and (connected or turn > PATIENT_TURNS):
+                    lab.ask(name, "attach")
+            if turn > PATIENT_TURNS and not turn % 4:
+                lab.network.cut()  # what is marked is resynced by the next connection
+
+    def _in_sync(self) -> bool:
+        return all(
+            machine.all_volumes(
+                conn=ConnState.CONNECTED, disk=DiskState.UP_TO_DATE, pdsk=DiskState.UP_TO_DATE
+            )
+            and not self.lab.out_of_sync_kib(machine.name)
+            for machine in self.lab.network.machines
+        )
+
+    def _judge(self) -> None:
+        lab = self.lab
+        lab.run_for(1)
+        self._note_answers()
+        told = [line for machine in lab.network.machines for line in machine.told]
+        assert not any("Split-Brain" in line for line in told), "a split brain was told"
+        states = " / ".join(str(machine.states[0]) for machine in lab.network.machines)
+        assert self._in_sync(), f"not in sync: {states}"
+        assert not lab.differing_blocks(), f"the disks differ: {lab.differing_blocks()}"
+        assert not self._requests, "a request was never answered"
+        for block in range(BLOCKS):
+            found = int.from_bytes(lab.on_disk("alpha", block * BLOCK, 8), "big")
+            least, most = self._acknowledged[block], self._sent[block]
+            assert least <= found <= most, f"block {block} holds {found}, acknowledged was {least}"
+
+
+def _may_be_primary(own: Any, other: Any) -> bool:
+    connected = min(own.states[0].conn, other.states[0].conn) >= ConnState.CONNECTED
+    return connected and other.states[0].role is Role.SECONDARY
+
+
+def _may_be_invalidated(own: Any, other: Any) -> bool:
+    return own.states[0].role is Role.SECONDARY and other.states[0].disk is DiskState.UP_TO_DATE
+
+
+CAREFUL: dict[str, Callable[[Any, Any], bool]] = {
+    "primary": _may_be_primary,
+    "invalidate": _may_be_invalidated,
+    "invalidate-remote": lambda own, other: _may_be_invalidated(other, own),
+}
+"""Commands that a careful administrator gives only beside such a peer."""
+
+
+def told(seed: int) -> str:
+    """What went wrong in the story of that seed, or ""."""
+    story = Story(seed)
+    try:
+        story.run()
+    except Exception as problem:  # whatever it is, it is the story's end
+        what = str(problem).partition("\n")[0] or repr(problem)
+        return f"story {seed}: {what}: {', '.join(story.lines)}"
+    return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run stories; 0 if nothing went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.stories")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=1000)
+    args = parser.parse_args(arguments)
+    began, failed = time.perf_counter(), 0
+    for seed in range(args.seed, args.seed + args.count):
+        if problem := told(seed):
+            failed += 1
+            print(problem, flush=True)
+    pace = args.count / (time.perf_counter() - began)
+    print(f"{args.count} stories, {failed} failed, {pace:.0f} stories/s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
