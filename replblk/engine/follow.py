@@ -151,7 +151,8 @@ class FollowUps:
         """The peer misses what is written now: a new generation, durable before any reply."""
         serving_diskless = new.peer is Role.PRIMARY and new.pdsk < DiskState.INCONSISTENT
         unnamed = volume.peer_detaches or old.pdsk in (new.pdsk, DiskState.DUNKNOWN)
-        if serving_diskless and unnamed:
+        attached = old.disk is DiskState.NEGOTIATING  # nothing of what it served came from here
+        if serving_diskless and (unnamed or attached):
             # It may yet refuse us, as not holding what it served last, or have let its disk go with
             # nothing in flight: nothing differs before its first write, and a generation made for
             # nothing would end in a split brain.

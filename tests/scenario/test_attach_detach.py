@@ -357,3 +357,31 @@ def test_detaching_in_the_middle_of_a_resync_ends_it() -> None:
     assert lab.command("beta", "attach").exit_code == 0
     lab.in_sync()
     assert lab.differing_blocks() == []
+
+
+@pytest.mark.parametrize("at_us", range(0, 700, 35))
+def test_the_primarys_disk_fails_while_the_secondary_attaches_older_data(at_us: int) -> None:
+    """They are not what it served, and it refuses them; a generation begun for them was a split
+    brain when its own disk came back."""
+    lab = ready()
+    assert lab.command("beta", "detach").exit_code == 0
+    lab.write("alpha", 0, DATA[::-1])
+    lab.fail("alpha", "data", "write", times=1)
+    lab.ask("beta", "attach")
+    lab.run_for(at_us / 1e6)
+    lab.submit("alpha", "write", BLOCK, data=DATA)
+    lab.run_for(2)
+    for name in ("alpha", "beta"):
+        if lab.shows(name, conn=ConnState.STANDALONE):
+            lab.connect(name)
+    lab.run_for(3)
+    for name in ("alpha", "beta"):
+        if lab.shows(name, disk=DiskState.DISKLESS):
+            lab.command(name, "attach")
+            lab.run_for(1)
+    if lab.shows("alpha", conn=ConnState.STANDALONE):
+        lab.connect("alpha")
+    lab.in_sync()
+    assert not any(lab.told(name, "Split-Brain") for name in ("alpha", "beta"))
+    assert lab.on_disk("beta", 0, BLOCK) == DATA[::-1]
+    assert lab.differing_blocks() == []
