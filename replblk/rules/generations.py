@@ -97,7 +97,9 @@ def rotation_after(
         return Rotation.KEEP
     if uuids.bitmap == 0:
         return Rotation.NEW_CURRENT
-    branches = old.conn in SOURCE_STATES and new.role == Role.PRIMARY and not target_unfinished
+    diskless_primary = new.peer == Role.PRIMARY and new.pdsk < _D.INCONSISTENT
+    written = new.role == Role.PRIMARY or diskless_primary
+    branches = old.conn in SOURCE_STATES and written and not target_unfinished
     return Rotation.BRANCH if branches else Rotation.KEEP
 
 

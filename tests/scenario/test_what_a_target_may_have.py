@@ -91,3 +91,29 @@ def test_a_target_lets_its_disk_go_as_its_resync_ends_unseen(at_us: int, writes:
     assert lab.differing_blocks() == []
     expected = NEW if writes else OLD
     assert lab.read("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == expected
+
+
+@pytest.mark.parametrize("at_us", range(0, 1500, 50))
+def test_a_primary_loses_its_disk_as_its_resync_ends_unseen(at_us: int) -> None:
+    """What it writes then is in no generation that its own disk may bear, whatever that has."""
+    lab = Lab()
+    lab.up()
+    lab.primary("beta")
+    lab.partition()
+    for block in range(3):
+        lab.write("beta", block * BLOCK, OLD)
+    lab.secondary("beta")
+    lab.heal()
+    lab.reaches("beta", conn=ConnState.SYNC_SOURCE)
+    lab.primary("alpha")
+    lab.run_for(at_us / 1e6)
+    assert lab.command("alpha", "detach", force=True).exit_code == 0
+    request = lab.submit("alpha", "write", 0, BLOCK, data=NEW)
+    lab.run_for(1)
+    assert request.done
+    assert request.errno == 0
+    assert lab.durable_uuids("alpha").current | 1 != lab.durable_uuids("beta").current | 1
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.on_disk("alpha", 0, BLOCK) == NEW
+    assert lab.differing_blocks() == []
