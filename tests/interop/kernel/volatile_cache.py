@@ -19,6 +19,7 @@ from typing import Any
 from replblk.cli.main import main
 from replblk.shell import disk_ring, disk_writer
 from replblk.shell.backing_device import BackingDevice
+from replblk.shell.uring import READ
 
 SECTOR = 512
 _real_pwritev, _real_preadv, _real_pread = os.pwritev, os.preadv, os.pread
@@ -92,6 +93,7 @@ class VolatileRing:
     """Stands for ``uring.Ring`` before the cache."""
 
     cache: Cache
+    can_wait = False
 
     def __init__(self, entries: int) -> None:
         self.pending = 0
@@ -118,9 +120,14 @@ class VolatileRing:
             self.cache.sync_range(fd, offset, length)
         self._complete(number, length)
 
-    def writes(self, fd: int, writes: list[tuple[int, int, int, int]], flags: int) -> None:
-        for number, offset, address, length in writes:
-            self.write(number, fd, offset, address, length, flags)
+    def transfers(
+        self, op: int, fd: int, transfers: list[tuple[int, int, int, int]], flags: int = 0
+    ) -> None:
+        for number, offset, address, length in transfers:
+            if op == READ:
+                self.read(number, fd, offset, address, length)
+            else:
+                self.write(number, fd, offset, address, length, flags)
 
     def fdatasync(self, number: int, fd: int) -> None:
         self.cache.fdatasync(fd)

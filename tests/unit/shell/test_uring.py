@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
+import re
 import select
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from replblk.shell import uring
+from replblk.shell import disk_ring, uring
 from replblk.shell.buffers import KEPT_BYTES_MAX, Pool, aligned_bytes
 from replblk.shell.uring import RWF_DSYNC, Ring
+from tests.interop.kernel.volatile_cache import VolatileRing
 
 
 @pytest.fixture
@@ -111,3 +114,22 @@ def test_memory_to_read_into_is_aligned_and_exact(length: int) -> None:
     assert len(view) == length
     assert address % 512 == 0
     view[:] = b"\xff" * length
+
+
+def test_what_stands_for_a_ring_in_the_tests_with_a_kernel_has_all_that_a_disk_asks_of_one() -> (
+    None
+):
+    """Those tests need a virtual machine; that their stand-in fits is seen here."""
+    asked = set(re.findall(r"self\._ring\.(\w+)", inspect.getsource(disk_ring)))
+    assert "transfers" in asked
+    ring = VolatileRing(8)
+    assert {name for name in asked if not hasattr(ring, name)} <= {"submit_and_wait"}
+    assert not ring.can_wait, "it has no submit_and_wait"
+    for name in asked - {"submit_and_wait"}:
+        if inspect.isfunction(real := inspect.getattr_static(Ring, name, None)):
+            own = inspect.getattr_static(VolatileRing, name)
+            assert (
+                inspect.signature(own).parameters.keys()
+                == inspect.signature(real).parameters.keys()
+            )
+    ring.close()
