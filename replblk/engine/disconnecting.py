@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from replblk.engine.answers import refusal
 from replblk.engine.context import SECOND_NS
 from replblk.engine.ports import Answer, Command
-from replblk.model.vocabulary import Code, ConnState, DiskState, Role
+from replblk.model.vocabulary import Code, ConnState
 from replblk.rules.transitions import (
     DISCONNECT,
     DISCONNECT_OUTDATE_PEER,
@@ -93,10 +93,7 @@ class Disconnect:
 
     def _only_data(self) -> bool:
         """Whether the peer is a Primary that has no disk: Outdated, ours would be lost to it."""
-        return any(
-            v.state.peer is Role.PRIMARY and v.state.pdsk < DiskState.INCONSISTENT
-            for v in self._ctx.volumes.values()
-        )
+        return any(volume.state.serves_diskless for volume in self._ctx.volumes.values())
 
     def _alone(self, wish: StateRequest | None, then: Then) -> None:
         self._connection.stand_alone("disconnected", wish)

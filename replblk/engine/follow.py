@@ -13,7 +13,7 @@ from replblk.engine.fencing import PeerFencing
 from replblk.engine.handshake import send_sizes, send_state, send_uuids
 from replblk.engine.peer_news import PeerNews
 from replblk.model.notices import Level
-from replblk.model.vocabulary import ConnState, DiskState, OnIoError, Role
+from replblk.model.vocabulary import ConnState, DiskState, OnIoError
 from replblk.rules.consequences import Follow, after_change, rotated, rotation_after
 from replblk.rules.generations import Rotation
 from replblk.wire.packets import UUID_FLAG_CRASHED_PRIMARY
@@ -149,10 +149,9 @@ class FollowUps:
 
     def _rotate(self, volume: Volume, old: State, new: State) -> None:
         """The peer misses what is written now: a new generation, durable before any reply."""
-        serving_diskless = new.peer is Role.PRIMARY and new.pdsk < DiskState.INCONSISTENT
         unnamed = volume.peer_detaches or old.pdsk in (new.pdsk, DiskState.DUNKNOWN)
         attached = old.disk is DiskState.NEGOTIATING  # nothing of what it served came from here
-        if serving_diskless and (unnamed or attached):
+        if new.serves_diskless and (unnamed or attached):
             # It may yet refuse us, as not holding what it served last, or have let its disk go with
             # nothing in flight: nothing differs before its first write, and a generation made for
             # nothing would end in a split brain.

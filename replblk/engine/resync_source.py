@@ -51,18 +51,13 @@ def only_zeroes(data: Buffer) -> bool:
 def _ours_alone(volume: Volume) -> int:
     """Bits that are set here and that the target need not wait for: refused, or marked since."""
     failed = volume.resync.failed_bits if volume.resync is not None else 0
-    bitmap = volume.bitmap
-    if bitmap is None:
-        return failed
-    return failed + sum(bitmap.any(bit, bit + 1) for bit in volume.marked_anew)
+    return failed + _marked(volume, volume.marked_anew)
 
 
-def _failed_here(volume: Volume) -> int:
-    """Blocks that are marked because their write failed here, and here alone."""
+def _marked(volume: Volume, bits: set[int]) -> int:
+    """How many of these are set in the bitmap; none without one."""
     bitmap = volume.bitmap
-    if bitmap is None:
-        return 0
-    return sum(bitmap.any(bit, bit + 1) for bit in volume.failed_anew)
+    return 0 if bitmap is None else sum(bitmap.any(bit, bit + 1) for bit in bits)
 
 
 class ResyncSource:
@@ -171,7 +166,7 @@ class ResyncSource:
         self._ctx.tell(Level.INFO, f"updated UUIDs {volume.uuids}", volume.number)
         volume.adopt_own_generation_for_peer()
         disk = volume.state.disk
-        if blocks := _failed_here(volume):
+        if blocks := _marked(volume, volume.failed_anew):
             # The error was passed on, as no other disk was better: now the peer's is.
             self._ctx.tell(
                 Level.WARNING,

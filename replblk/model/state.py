@@ -33,6 +33,11 @@ class State:
         """Whether application I/O waits, for whatever reason."""
         return self.susp or self.susp_nod or self.susp_fen
 
+    @property
+    def serves_diskless(self) -> bool:
+        """Whether the peer is Primary and has no disk: ours is all that it has."""
+        return self.peer is Role.PRIMARY and self.pdsk < DiskState.INCONSISTENT
+
     def packed(self) -> int:
         """The state word: role 0-1, peer 2-3, conn 4-8, disk 9-12, pdsk 13-16, flags 17-22."""
         return (

@@ -66,9 +66,7 @@ def lost_peer_data(old: State, new: State) -> bool:
         old.pdsk == _D.DUNKNOWN and new.pdsk in _GONE_FOR_SURE
     )
     in_use = Role.PRIMARY in (new.role, new.peer)
-    diskless_primary = (
-        old.peer != Role.PRIMARY and new.peer == Role.PRIMARY and new.pdsk < _D.INCONSISTENT
-    )
+    diskless_primary = old.peer != Role.PRIMARY and new.serves_diskless
     return (lost and in_use) or diskless_primary
 
 
@@ -97,8 +95,7 @@ def rotation_after(
         return Rotation.KEEP
     if uuids.bitmap == 0:
         return Rotation.NEW_CURRENT
-    diskless_primary = new.peer == Role.PRIMARY and new.pdsk < _D.INCONSISTENT
-    written = new.role == Role.PRIMARY or diskless_primary
+    written = new.role == Role.PRIMARY or new.serves_diskless
     branches = old.conn in SOURCE_STATES and written and not target_unfinished
     return Rotation.BRANCH if branches else Rotation.KEEP
 

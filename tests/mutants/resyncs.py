@@ -216,7 +216,7 @@ RESYNCS = (
         Edit(
             resync_source.ResyncSource,
             "_finish",
-            "if blocks := _failed_here(volume):",
+            "if blocks := _marked(volume, volume.failed_anew):",
             "if blocks := 0:",
         ),
         test="tests/scenario/test_disk_errors.py::"

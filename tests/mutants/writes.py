@@ -328,7 +328,7 @@ WRITES = (
     mutant(
         "generation-begun-for-nothing",
         "a peer that serves a diskless Primary begins a generation before the first write",
-        Edit(follow.FollowUps, "_rotate", "if serving_diskless and", "if False and"),
+        Edit(follow.FollowUps, "_rotate", "if new.serves_diskless and", "if False and"),
         seed=44,
     ),
     mutant(

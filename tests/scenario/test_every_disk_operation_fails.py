@@ -93,7 +93,7 @@ class Story:
 
     def settle(self) -> None:
         """Long enough for connecting and resyncing; it need not come to that."""
-        self.lab.world.run_until(self.lab._is_in_sync, 5 * SECOND_NS)
+        self.lab.world.run_until(self.lab.is_in_sync, 5 * SECOND_NS)
 
     def write(self, name: str, *blocks: int) -> None:
         requests: list[tuple[int, int, Request]] = []

@@ -65,12 +65,8 @@ def test_a_target_that_ended_the_resync_after_a_crash_unseen_is_not_merged() -> 
     assert (lab.on_disk("alpha", 0, BLOCK), lab.on_disk("beta", 0, BLOCK)) == (NEW, OTHER)
 
 
-@pytest.mark.parametrize("writes", [False, True])
-@pytest.mark.parametrize("at_us", range(0, 1500, 25))
-def test_a_target_lets_its_disk_go_as_its_resync_ends_unseen(at_us: int, writes: bool) -> None:
-    """Its disk bears the generation of the source. What it then writes there as a diskless Primary
-    begins a new one; and when it attaches again both compare the same (simulator, wide 74001355:
-    both became the source)."""
+def alpha_is_target() -> Lab:
+    """Of a short resync that has just begun; both are Secondary."""
     lab = Lab()
     lab.up()
     lab.primary("beta")
@@ -80,6 +76,16 @@ def test_a_target_lets_its_disk_go_as_its_resync_ends_unseen(at_us: int, writes:
     lab.secondary("beta")
     lab.heal()
     lab.reaches("beta", conn=ConnState.SYNC_SOURCE)
+    return lab
+
+
+@pytest.mark.parametrize("writes", [False, True])
+@pytest.mark.parametrize("at_us", range(0, 1500, 25))
+def test_a_target_lets_its_disk_go_as_its_resync_ends_unseen(at_us: int, writes: bool) -> None:
+    """Its disk bears the generation of the source. What it then writes there as a diskless Primary
+    begins a new one; and when it attaches again both compare the same (simulator, wide 74001355:
+    both became the source)."""
+    lab = alpha_is_target()
     lab.run_for(at_us / 1e6)
     gone = lab.command("alpha", "detach").exit_code == 0
     lab.primary("alpha")
@@ -96,15 +102,7 @@ def test_a_target_lets_its_disk_go_as_its_resync_ends_unseen(at_us: int, writes:
 @pytest.mark.parametrize("at_us", range(0, 1500, 50))
 def test_a_primary_loses_its_disk_as_its_resync_ends_unseen(at_us: int) -> None:
     """What it writes then is in no generation that its own disk may bear, whatever that has."""
-    lab = Lab()
-    lab.up()
-    lab.primary("beta")
-    lab.partition()
-    for block in range(3):
-        lab.write("beta", block * BLOCK, OLD)
-    lab.secondary("beta")
-    lab.heal()
-    lab.reaches("beta", conn=ConnState.SYNC_SOURCE)
+    lab = alpha_is_target()
     lab.primary("alpha")
     lab.run_for(at_us / 1e6)
     assert lab.command("alpha", "detach", force=True).exit_code == 0

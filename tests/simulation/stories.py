@@ -194,7 +194,7 @@ class Story:
             lab.run_for(0.4 if turn else 2.0)
             self._note_answers()
             states = [machine.states[0] for machine in lab.network.machines]
-            if self._in_sync() and not any(state.susp for state in states):
+            if self.lab.is_in_sync() and not any(state.susp for state in states):
                 return
             for name, state in zip(NODES, states, strict=True):
                 if state.susp:
@@ -209,15 +209,6 @@ class Story:
             if turn > PATIENT_TURNS and not turn % 4:
                 lab.network.cut()  # what is marked is resynced by the next connection
 
-    def _in_sync(self) -> bool:
-        return all(
-            machine.all_volumes(
-                conn=ConnState.CONNECTED, disk=DiskState.UP_TO_DATE, pdsk=DiskState.UP_TO_DATE
-            )
-            and not self.lab.out_of_sync_kib(machine.name)
-            for machine in self.lab.network.machines
-        )
-
     def _judge(self) -> None:
         lab = self.lab
         lab.run_for(1)
@@ -225,7 +216,7 @@ class Story:
         told = [line for machine in lab.network.machines for line in machine.told]
         assert not any("Split-Brain" in line for line in told), "a split brain was told"
         states = " / ".join(str(machine.states[0]) for machine in lab.network.machines)
-        assert self._in_sync(), f"not in sync: {states}"
+        assert self.lab.is_in_sync(), f"not in sync: {states}"
         assert not lab.differing_blocks(), f"the disks differ: {lab.differing_blocks()}"
         assert not self._requests, "a request was never answered"
         for block in range(BLOCKS):

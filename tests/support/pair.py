@@ -122,9 +122,10 @@ class Pair:
 
     def in_sync(self) -> None:
         """Wait until both nodes are Connected and UpToDate with nothing out of sync."""
-        self.run_until(self._is_in_sync, what="Connected, UpToDate/UpToDate, oos 0")
+        self.run_until(self.is_in_sync, what="Connected, UpToDate/UpToDate, oos 0")
 
-    def _is_in_sync(self) -> bool:
+    def is_in_sync(self) -> bool:
+        """Whether that is so now."""
         return all(
             machine.all_volumes(
                 conn=ConnState.CONNECTED, disk=DiskState.UP_TO_DATE, pdsk=DiskState.UP_TO_DATE
