@@ -449,13 +449,16 @@ class _Attachment:
         volume.meta.sync(self._attached)
 
     def _attached(self, ok: bool) -> None:
+        volume = self._volume
+        path = volume.config.disk
         if ok:
             self._told(Answer())
+        elif volume.io_failed:
+            text = f"{path}: IO error(s) occurred writing the superblock"
+            self._told(Answer(10, text, ERR_IO_MD))
         else:
-            path = self._volume.config.disk
-            self._told(
-                Answer(10, f"{path}: IO error(s) occurred writing the superblock", ERR_IO_MD)
-            )
+            text = f"{path}: let go while it was being attached; the reason is in the log"
+            self._told(Answer(10, text, ERR_OTHER_DATA))
 
     def _refuse(self, why: str, number: int) -> None:
         """The attach fails: the device is let go, the volume is Diskless as before."""

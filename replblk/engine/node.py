@@ -280,7 +280,12 @@ class Node:
     def _after(self, volume: Volume, old: State, new: State) -> None:
         """A volume's state was committed: what follows, then the paths that live by states."""
         if old.disk < DiskState.CONSISTENT <= new.disk:
-            volume.exposed_uuid, volume.written_elsewhere = volume.uuids.current, False
+            volume.exposed_uuid = volume.uuids.current
+            volume.written_elsewhere = volume.peer_begins = False
+        theirs = volume.peer_uuids
+        lost = new.disk < DiskState.INCONSISTENT <= old.disk
+        if lost and theirs is not None and new.pdsk is DiskState.UP_TO_DATE:
+            volume.exposed_uuid = theirs.current  # it may have begun one before our disk was gone
         self._exchange.on_state(volume, old, new)
         self._source.on_state(volume, old, new)
         self._target.on_state(volume, old, new)

@@ -44,7 +44,7 @@ class PeerNews:
             and theirs is not None
             and same_generation(theirs.current, volume.uuids.current)
         ):
-            volume.awaits_peer_generation = True
+            volume.awaits_peer_generation = volume.peer_begins = True
             volume.hold_replies()
             name = ("peer-generation", volume.number)
             self._ctx.timers.set(name, NEWS_NS, lambda: self._given_up(volume))

@@ -16,6 +16,7 @@ from replblk.model.generation import JUST_CREATED, UuidSet, same_generation
 from replblk.model.notices import Level
 from replblk.model.state import State
 from replblk.model.vocabulary import CODE_TEXT, Code, ConnState, DiskState, Policy, Role
+from replblk.rules.attach_state import may_attach
 from replblk.rules.split_brain import Policies
 from replblk.rules.sync_handshake import Decision, HandshakeFacts, decide
 from replblk.rules.uuid_compare import Side
@@ -73,9 +74,7 @@ class PeerState:
             and volume.primary
             and volume.exposed_uuid
             and not same_generation(volume.exposed_uuid, uuids.current)
-            and not (
-                volume.written_elsewhere and same_generation(volume.exposed_uuid, uuids.bitmap)
-            )
+            and not (volume.may_follow and same_generation(volume.exposed_uuid, uuids.bitmap))
         ):
             self._stand_alone(
                 f"Can only connect to data with current UUID={volume.exposed_uuid:016X}: the peer "
@@ -86,9 +85,16 @@ class PeerState:
             return
         volume.peer_uuids = uuids
         self._uuids_changed(volume)
-        if state.disk < DiskState.INCONSISTENT:
+        if not first and state.pdsk is DiskState.UP_TO_DATE:
+            self._peer_serves(volume, uuids)
+
+    @staticmethod
+    def _peer_serves(volume: Volume, uuids: Uuids) -> None:
+        """What clients are given without a disk of ours is that generation."""
+        if volume.state.disk < DiskState.INCONSISTENT:
             if not same_generation(volume.exposed_uuid, uuids.current):
-                volume.written_elsewhere = False  # that generation has all of it
+                # that generation has all of it
+                volume.written_elsewhere = volume.peer_begins = False
             volume.exposed_uuid = uuids.current
 
     def _skip_initial_sync(self, volume: Volume, uuids: Uuids) -> bool:
@@ -170,8 +176,31 @@ class PeerState:
             else:
                 conn = decision.conn
                 self._ctx.split_brain = False
+        elif self._lacks_what_was_served(volume, told):
+            current, exposed = volume.uuids.current, volume.exposed_uuid
+            why = (
+                f"the peer lost its disk with the data that were served last ({exposed:016X}): "
+                f"this disk holds {current:016X}"
+            )
+            self._ctx.states.force(volume, why, disk=DiskState.FAILED)
         self._apply(volume, told, real, conn, decision)
         volume.compared_uuids = None
+
+    @staticmethod
+    def _lacks_what_was_served(volume: Volume, told: State) -> bool:
+        """When the attach began the peer had a disk to bring ours up to date, and has none now."""
+        negotiates = volume.state.disk is DiskState.NEGOTIATING
+        return (
+            negotiates
+            and told.disk < DiskState.NEGOTIATING
+            and not may_attach(
+                *(volume.uuids.current, volume.exposed_uuid),
+                role=volume.state.role,
+                peer=told.role,
+                pdsk=told.disk,
+                written_elsewhere=volume.written_elsewhere,
+            )
+        )
 
     def _handshake_due(self, volume: Volume, told: State) -> bool:
         state = volume.state
@@ -309,6 +338,8 @@ class PeerState:
                 f"(here {old}, wanted {wanted})"
             )
             return
+        if volume.peer_uuids is not None and told.disk is DiskState.UP_TO_DATE:
+            self._peer_serves(volume, volume.peer_uuids)
         volume.handshaking = False
         volume.peer_is_connected = told.conn >= ConnState.CONNECTED
         new = volume.state

@@ -50,6 +50,9 @@ class Volume:
         """Writes went to the peer alone since that generation was told: it begins a new one with
         the first of them, and the word of it may be lost with the connection."""
 
+        self.peer_begins = False
+        """Our disk failed beside a good peer, which begins a generation for that: as above."""
+
         # the disk
         self.backing: Disk | None = None
         self.layout: Layout | None = None
@@ -172,6 +175,11 @@ class Volume:
     def dirty_bits(self) -> int:
         """Blocks out of sync; 0 without a bitmap."""
         return self.bitmap.count if self.bitmap is not None else 0
+
+    @property
+    def may_follow(self) -> bool:
+        """Whether the peer may have begun a generation for us, without our having heard of it."""
+        return self.written_elsewhere or self.peer_begins
 
     @property
     def has_leftover_bits(self) -> bool:

@@ -72,6 +72,8 @@ class Workload:
         self.writes_acked = 0
         self.acked_place = (0, 0)
         """First sector and sectors of what was acknowledged last."""
+        self.acked_data = b""
+        """What it wrote there."""
         self.reads_answered = 0
         self.errors = 0
         self.on_write: list[Callable[[], None]] = []
@@ -162,7 +164,7 @@ class Workload:
 
 
 class _Request:
-    __slots__ = ("begin", "first", "fua", "kind", "place", "sectors", "volume", "write")
+    __slots__ = ("begin", "data", "first", "fua", "kind", "place", "sectors", "volume", "write")
 
     def __init__(self, kind: str, volume: int, first: int, sectors: int) -> None:
         self.kind = kind
@@ -170,6 +172,7 @@ class _Request:
         self.first = first
         self.sectors = sectors
         self.begin = 0
+        self.data = b""
         self.fua = False
         self.write: Write | None = None
         self.place: tuple[int, int, int, bool] | None = None
@@ -338,7 +341,8 @@ class Client:
             request.fua = self._chance.random() < workload.options.fua
             fields["fua"] = request.fua
             if not zero:
-                fields["data"] = b"".join([sector_content(number, s) for s in sectors])
+                request.data = b"".join([sector_content(number, s) for s in sectors])
+                fields["data"] = request.data
             else:
                 fields["unmap"] = request.kind == "trim" or self._chance.random() < 0.5
         else:
@@ -390,6 +394,7 @@ class Client:
             register.end_write(request.write, certain=request.kind != "trim", fua=request.fua)
             workload.writes_acked += 1
             workload.acked_place = (request.first, request.sectors)
+            workload.acked_data = request.data or bytes(request.sectors * SECTOR_BYTES)
             for acked in workload.on_ack:
                 acked(machine, request.volume)
         elif request.kind == "read":

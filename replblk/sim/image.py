@@ -49,12 +49,6 @@ def synced_drive(machine: Machine, volume: int, device_bytes: int, generation: i
     return _drive(machine, volume, layout, device_bytes, bytes(superblock))
 
 
-def durable_bitmap_uuid(drive: Drive) -> int:
-    """The bitmap UUID that the superblock would have after a power cut now."""
-    at = drive.layout.md_offset_bytes + _BITMAP_UUID_AT
-    return int(_U64.unpack(drive.store.read_durable(at // 512 * 512, 512)[at % 512 :][:8])[0])
-
-
 def generation(drive: Drive) -> UuidSet:
     """The UUIDs in the superblock as a read would find them."""
     at = drive.layout.md_offset_bytes + _CURRENT_UUID_AT

@@ -185,6 +185,11 @@ def _superblock(block: bytes, size_bytes: int) -> Superblock | str:
         return str(error)
 
 
+def durable_superblock(drive: Drive) -> Superblock:
+    """What the superblock of a drive would say after a power cut now."""
+    return _found(drive, None)[1]
+
+
 def _found(drive: Drive, overlay: Overlay) -> tuple[Layout, Superblock]:
     """What an attach would find: metadata at the end, else where they were last known to be."""
     trouble = ""

@@ -6,8 +6,9 @@
 | new-uuid | the Primary is disconnected, begins a generation by hand, and is connected again |
 | suspend-io | the administrator suspends the Primary's I/O for a while |
 
-No third generation is begun by hand before the two were in sync: it would push out what they have
-in common, and they would refuse each other, rightly (decision 22).
+None is begun by hand where what the two have in common stands in the history already, nor a third
+before they were in sync: it would push that out, and they would refuse each other, rightly
+(decision 22).
 
 The handler local-io-error turns its machine off if the seed says so; the first calls of
 before-resync-target and -source forbid the resync as often as it says.
@@ -18,8 +19,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from replblk.model.generation import same_generation
 from replblk.model.vocabulary import ConnState, DiskState, Role
 from replblk.sim.handlers import HandlerEnds
+from replblk.sim.image import generation
 from replblk.sim.world import MILLI_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -128,8 +131,18 @@ class PolicyFaults:
         alone = machine.connection is ConnState.STANDALONE
         if not alone or machine.serving_role is not Role.PRIMARY or not machine.up_to_date:
             return
-        if self._operator.free(machine) and self._by_hand < BY_HAND_MAX:
+        few = self._by_hand < BY_HAND_MAX and not self._nearly_forgotten(machine)
+        if few and self._operator.free(machine):
             self._operator.command(machine, "new-current-uuid", self._told)
+
+    def _nearly_forgotten(self, machine: Machine) -> bool:
+        """Whether the other's generation is one that only the history tells: it has two places."""
+        other = self._network.other(machine)
+        for volume, drive in machine.drives.items():
+            own, theirs = generation(drive), generation(other.drives[volume]).current
+            if any(same_generation(theirs, past) for past in (own.history0, own.history1)):
+                return True
+        return False
 
     def _told(self, answer: Answer) -> None:
         self._by_hand += not answer.exit_code

@@ -11,6 +11,8 @@ from replblk.engine import (
     handover_take,
     handshake,
     metadata_move,
+    node,
+    peer_news,
     peer_state,
     resizing,
     resync_target,
@@ -222,15 +224,53 @@ COMMANDS = (
     ),
     mutant(
         "older-data-forgotten",
-        "a Secondary forgets that it connected without its disk to newer data than that holds",
+        "a node forgets that it connected without its disk to newer data than that holds",
         Edit(
             peer_state.PeerState,
-            "on_uuids",
-            "if state.disk < DiskState.INCONSISTENT:",
-            "if state.disk < DiskState.INCONSISTENT and state.conn >= ConnState.CONNECTED:",
+            "_peer_serves",
+            "volume.exposed_uuid = uuids.current",
+            "volume.exposed_uuid |= 0",
         ),
         test=ATTACHING
         + "test_the_peer_goes_while_a_secondary_attaches_data_that_it_knows_to_be_older",
+    ),
+    mutant(
+        "older-data-beside-a-lost-disk",
+        "a diskless Primary whose peer lost its disk, too, takes the older data it attaches",
+        Edit(peer_state.PeerState, "_lacks_what_was_served", "negotiates\n", "False\n"),
+        test="tests/scenario/test_both_disks_lost.py::"
+        "test_older_data_are_attached_while_the_word_of_the_peers_lost_disk_is_on_its_way",
+    ),
+    mutant(
+        "a-disk-on-trial-counts-as-served",
+        "a diskless Secondary takes what its peer attaches, and may refuse, for what is served",
+        Edit(
+            peer_state.PeerState,
+            "_apply",
+            "told.disk is DiskState.UP_TO_DATE:",
+            "told.disk > DiskState.DISKLESS:",
+        ),
+        test="tests/scenario/test_both_disks_lost.py::"
+        "test_older_data_are_attached_while_the_word_of_the_peers_lost_disk_is_on_its_way",
+    ),
+    mutant(
+        "begun-before-the-detach-forgotten",
+        "a Primary attaches its disk alone though the peer began a generation before it let it go",
+        Edit(node.Node, "_after", "if lost and", "if False and"),
+        test="tests/scenario/test_both_disks_lost.py::"
+        "test_the_peer_begins_a_generation_before_the_disk_is_let_go",
+    ),
+    mutant(
+        "begun-elsewhere-forgotten",
+        "a Primary whose disk failed refuses the generation that its peer began for it",
+        Edit(
+            peer_news.PeerNews,
+            "disk_failed",
+            "volume.awaits_peer_generation = volume.peer_begins = True",
+            "volume.awaits_peer_generation = True",
+        ),
+        test="tests/scenario/test_both_disks_lost.py::"
+        "test_the_peer_begins_a_generation_and_both_disks_come_back_at_once",
     ),
     mutant(
         "written-while-negotiating",

@@ -6,7 +6,8 @@ The simulator's runs are long and their faults far apart; here two to four thing
 milliseconds, in each of a handful of situations, so that every pair of them meets at every moment
 of the other. Then the administrator makes all well again, as the documentation says: the pair has
 to be in sync, both disks equal, every block what was acknowledged last or newer, every request
-answered, and no split brain told, as no story has two Primaries.
+answered, and no split brain told, as no story has two Primaries. Each acknowledgement is judged:
+what one node alone has bears the name of a newer generation there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.sim.generation_audit import judge_acknowledged
 from replblk.sim.links import NetworkSpeed
 from replblk.sim.world import MICRO_NS
 from tests.support.lab import BLOCK, Lab, Waiting
@@ -97,7 +99,15 @@ class Story:
         self._number += 1
         self._sent[block] = self._number
         data = self._number.to_bytes(8, "big") * (BLOCK // 8)
-        request = self.lab.submit(name, "write", block * BLOCK, data=data)
+        request = Request()
+
+        def answered(errno: int, read: object) -> None:
+            request.answered(errno, read)
+            if not errno:
+                drives = machine.drives[0], self.lab[OTHER[name]].drives[0]
+                judge_acknowledged(drives, block * BLOCK, data)
+
+        machine.request(answered, kind="write", volume=0, offset=block * BLOCK, data=data)
         self._requests.append((request, block, self._number, machine.life))
 
     def _note_answers(self) -> None:
@@ -231,7 +241,10 @@ def _may_be_primary(own: Any, other: Any) -> bool:
 
 
 def _may_be_invalidated(own: Any, other: Any) -> bool:
-    return own.states[0].role is Role.SECONDARY and other.states[0].disk is DiskState.UP_TO_DATE
+    ours, theirs = own.states[0], other.states[0]
+    if ours.role is not Role.SECONDARY or theirs.disk is not DiskState.UP_TO_DATE:
+        return False
+    return theirs.role is Role.PRIMARY or ours.conn in (ConnState.CONNECTED, ConnState.SYNC_TARGET)
 
 
 CAREFUL: dict[str, Callable[[Any, Any], bool]] = {

@@ -6,7 +6,7 @@ from replblk.meta.al_transaction import replay
 from replblk.meta.layout import Layout
 from replblk.meta.superblock import MdFlag, Superblock
 from replblk.sim.disk import Drive
-from replblk.sim.image import AL_BLOCKS, durable_bitmap_uuid
+from replblk.sim.image import AL_BLOCKS
 from replblk.sim.options import Options
 from replblk.sim.setup import build_pair
 from replblk.sim.world import World
@@ -47,14 +47,3 @@ def test_the_activity_log_is_initialised() -> None:
     assert found.any_magic
     assert found.corrupt == 0
     assert not found.extents
-
-
-def test_the_durable_bitmap_uuid_is_read_from_what_a_power_cut_would_leave() -> None:
-    drive = _drives(fresh=False)[0]
-    at = drive.layout.md_offset_bytes
-    block = bytearray(drive.store.read(at, 4096))
-    block[16:24] = (77).to_bytes(8, "big")
-    drive.store.write(at, bytes(block), 4096, durable=False)
-    assert durable_bitmap_uuid(drive) == 0
-    drive.store.flushed(drive.store.write_count())
-    assert durable_bitmap_uuid(drive) == 77
