@@ -26,6 +26,7 @@ from replblk.meta.layout import (
     Layout,
 )
 from replblk.model.errors import MetadataError
+from replblk.model.fixed_layout import FixedLayout
 from replblk.model.generation import UuidSet
 from replblk.model.state import State
 from replblk.model.units import BIT_BYTES
@@ -45,25 +46,27 @@ ERR_MD_UNCLEAN = 165
 
 _MAGIC_OFFSET = 60
 _MAGIC_OFFSET_V07 = 28
-_SUPERBLOCK = Struct(
-    "la_size_sect" / Int64ub,
-    "current" / Int64ub,
-    "bitmap" / Int64ub,
-    "history0" / Int64ub,
-    "history1" / Int64ub,
-    "device_uuid" / Int64ub,
-    Padding(8),
-    "flags" / Int32ub,
-    "magic" / Int32ub,
-    "md_size_sect" / Int32ub,
-    "al_offset" / Int32sb,
-    "al_nr_extents" / Int32ub,
-    "bm_offset" / Int32sb,
-    "bm_bytes_per_bit" / Int32ub,
-    "la_peer_max_bio_size" / Int32ub,
-    "al_stripes" / Int32ub,
-    "al_stripe_size_4k" / Int32ub,
-    "rest" / Bytes(BLOCK_BYTES - 96),
+_SUPERBLOCK = FixedLayout(
+    Struct(
+        "la_size_sect" / Int64ub,
+        "current" / Int64ub,
+        "bitmap" / Int64ub,
+        "history0" / Int64ub,
+        "history1" / Int64ub,
+        "device_uuid" / Int64ub,
+        Padding(8),
+        "flags" / Int32ub,
+        "magic" / Int32ub,
+        "md_size_sect" / Int32ub,
+        "al_offset" / Int32sb,
+        "al_nr_extents" / Int32ub,
+        "bm_offset" / Int32sb,
+        "bm_bytes_per_bit" / Int32ub,
+        "la_peer_max_bio_size" / Int32ub,
+        "al_stripes" / Int32ub,
+        "al_stripe_size_4k" / Int32ub,
+        "rest" / Bytes(BLOCK_BYTES - 96),
+    )
 )
 _REST = bytes(BLOCK_BYTES - 96)
 
@@ -121,7 +124,7 @@ class Superblock:
 
     def encode(self) -> bytes:
         """The 4096 bytes."""
-        block: bytes = _SUPERBLOCK.build(
+        block = _SUPERBLOCK.build(
             {
                 "la_size_sect": self.la_size_sect,
                 "current": self.uuids.current,
@@ -156,21 +159,21 @@ class Superblock:
         if magic not in (MAGIC_CLEAN, MAGIC_UNCLEAN):
             raise MetadataError(_no_superblock(block, offset_bytes), ERR_MD_INVALID)
         raw = _SUPERBLOCK.parse(block)
-        stripes, stripe_size = raw.al_stripes, raw.al_stripe_size_4k
+        stripes, stripe_size = raw["al_stripes"], raw["al_stripe_size_4k"]
         if stripes == stripe_size == 0:  # written before stripes existed
             stripes, stripe_size = AL_STRIPES_DEFAULT, AL_STRIPE_SIZE_4K_DEFAULT
         return cls(
-            la_size_sect=raw.la_size_sect,
-            uuids=UuidSet(raw.current, raw.bitmap, raw.history0, raw.history1),
-            device_uuid=raw.device_uuid,
-            flags=MdFlag(raw.flags),
+            la_size_sect=raw["la_size_sect"],
+            uuids=UuidSet(raw["current"], raw["bitmap"], raw["history0"], raw["history1"]),
+            device_uuid=raw["device_uuid"],
+            flags=MdFlag(raw["flags"]),
             clean=magic == MAGIC_CLEAN,
-            md_size_sect=raw.md_size_sect,
-            al_offset=raw.al_offset,
-            al_nr_extents=raw.al_nr_extents,
-            bm_offset=raw.bm_offset,
-            bm_bytes_per_bit=raw.bm_bytes_per_bit,
-            la_peer_max_bio_size=raw.la_peer_max_bio_size,
+            md_size_sect=raw["md_size_sect"],
+            al_offset=raw["al_offset"],
+            al_nr_extents=raw["al_nr_extents"],
+            bm_offset=raw["bm_offset"],
+            bm_bytes_per_bit=raw["bm_bytes_per_bit"],
+            la_peer_max_bio_size=raw["la_peer_max_bio_size"],
             al_stripes=stripes,
             al_stripe_size_4k=stripe_size,
         )

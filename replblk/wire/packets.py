@@ -9,9 +9,11 @@ to whoever knows it. Everything in ``commands`` and ``messages`` can be had from
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 from replblk.model.errors import PeerError
+from replblk.model.fixed_layout import FixedLayout
 from replblk.model.generation import JUST_CREATED
 from replblk.model.state import State
 from replblk.model.units import CAPACITY_SECTORS_MAX, DISCARD_BYTES_MAX, REQUEST_BYTES_MAX
@@ -67,7 +69,7 @@ def encode(cmd: Cmd, msg: Message, *, features: int, apv: int) -> bytes:
     if isinstance(msg, bytes):
         return msg
     if isinstance(msg, ProtocolPacket):
-        fixed: bytes = _build(P_PROTOCOL_FIXED, msg)
+        fixed = _build(P_PROTOCOL_FIXED, msg)
         return fixed + _name(msg.integrity_alg) + b"\0" if apv >= 87 else fixed
     if isinstance(msg, SyncParam):
         return _encode_sync_param(msg, apv)
@@ -95,13 +97,8 @@ def _encode_sync_param(msg: SyncParam, apv: int) -> bytes:
 
 
 def _build(layout: Any, msg: object, **instead: bytes) -> bytes:
-    values = {
-        part.name: instead.get(part.name, getattr(msg, part.name))
-        for part in layout.subcons
-        if part.name
-    }
-    payload: bytes = layout.build(values)
-    return payload
+    fixed = _fixed(layout)
+    return fixed.build({n: instead[n] if n in instead else getattr(msg, n) for n in fixed.names})
 
 
 def _name(text: str) -> bytes:
@@ -245,8 +242,12 @@ _SPECIAL: dict[Cmd, Callable[[Cmd, Buffer, int, int], Message]] = {
 
 
 def _parse(layout: Any, payload: Buffer) -> dict[str, Any]:
-    parsed = layout.parse(payload)
-    return {part.name: parsed[part.name] for part in layout.subcons if part.name}
+    return _fixed(layout).parse(payload)
+
+
+@cache
+def _fixed(layout: Any) -> FixedLayout:
+    return FixedLayout(layout)
 
 
 def _member(cmd: Cmd, enum: type[E], name: str, fields: dict[str, Any]) -> E:

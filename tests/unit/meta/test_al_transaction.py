@@ -10,6 +10,7 @@ from replblk.meta.al_transaction import (
     crc32c_raw,
     initialised_block,
     replay,
+    trimmed,
 )
 from replblk.model.errors import MetadataError
 
@@ -26,6 +27,14 @@ def test_initialised_block_is_drbds() -> None:
     block = initialised_block()
     assert block[:20].hex(" ", 4) == "69cb65a2 00000000 709cc651 ffff0000 00000000"
     assert not any(block[20:])
+
+
+@pytest.mark.parametrize("used", [0, 1, 63, 64, 65, 855, 918, 919])
+@pytest.mark.parametrize("last", [0, 255, FREE - 1, 0xFFFFFF])
+def test_free_slots_at_the_end_of_a_context_are_left_out(used: int, last: int) -> None:
+    held = (*[FREE] * (used - 1), last)[:used] if used else ()
+    assert trimmed([*held, *[FREE] * (919 - used)]) == held
+    assert Transaction.decode(Transaction(7, context=held).encode()).context == held
 
 
 def test_every_field_has_its_place() -> None:
