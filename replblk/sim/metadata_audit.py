@@ -17,10 +17,11 @@ a disk is failed for good; if it is used again all the same, nothing on it can t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from replblk.meta.al_transaction import replay
+from replblk.meta.al_transaction import Transaction, replay
 from replblk.meta.bitmap import Bitmap
 from replblk.meta.layout import Layout
 from replblk.meta.superblock import MdFlag, Superblock
@@ -28,7 +29,7 @@ from replblk.model.errors import MetadataError
 from replblk.model.generation import JUST_CREATED
 from replblk.model.units import AL_EXTENT_BITS
 from replblk.sim.image import AL_BLOCKS
-from replblk.sim.store import PAGE_BYTES, SECTOR_BYTES, applied, differing_pages
+from replblk.sim.store import PAGE_BYTES, SECTOR_BYTES, differing_after, differing_pages
 from replblk.sim.world import SimulationError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from replblk.sim.disk import Drive
     from replblk.sim.links import Network
     from replblk.sim.machine import Machine
-    from replblk.sim.store import Pages, Store
+    from replblk.sim.store import Store
 
 Writes = list[tuple[int, bytes | None, int]]
 Overlay = tuple[int, bytes] | None
@@ -50,22 +51,25 @@ class Marks:
     def __init__(self) -> None:
         self.everything = False
         self.bitmap: Bitmap | None = None
-        self.ring = b""
+        self.ring: tuple[bytes, ...] = ()
         """The activity log of a Primary, to be read when somebody asks for it."""
         self.unconfirmed: list[range] = []
 
-    def covers(self, page: int) -> bool:
-        """Whether that block is among them."""
-        if self.everything:
-            return True
-        bitmap = self.bitmap
-        if bitmap is not None and page < len(bitmap) and bitmap.any(page, page + 1):
-            return True
-        if self.ring and page // AL_EXTENT_BITS in _hot(self.ring):
-            return True
-        first = page * SECTORS_PER_PAGE
-        end = first + SECTORS_PER_PAGE
-        return any(u.start < end and first < u.stop for u in self.unconfirmed)
+    def uncovered(self, pages: Collection[int]) -> Collection[int]:
+        """Those of the blocks that are not among them."""
+        if self.everything or not pages:
+            return ()
+        bits = self.bitmap.bits if self.bitmap is not None else None
+        if bits is not None and bits.any():
+            count = len(bits)
+            pages = [page for page in pages if page >= count or not bits[page]]
+        if pages and self.ring:
+            hot = _hot(self.ring)
+            pages = [page for page in pages if page // AL_EXTENT_BITS not in hot]
+        for of in self.unconfirmed if pages else ():
+            told = range(of.start // SECTORS_PER_PAGE, -(-of.stop // SECTORS_PER_PAGE))
+            pages = [page for page in pages if page not in told]
+        return pages
 
 
 class MetadataAudit:
@@ -83,38 +87,36 @@ class MetadataAudit:
         end = self._workload.sizes_sectors[drive.volume] * SECTOR_BYTES
         when = "being written" if overlay else "written"
         open_, theirs_open = _in_flight(drive, end), _in_flight(theirs, end)
+        store, there = drive.store, theirs.store
+        unsure = _changing(store, open_) | store.undecided_pages(end)
+        doubtful = store.doubtful_pages()
+        contents = [store.pages, store.durable_pages()] if store.undecided() else [store.pages]
+        differing = [(here, differing_pages(here, there.pages, end)) for here in contents]
         if (alive := live_marks(other, drive.volume)) is not None:
-            after = theirs.store.pages
-            if theirs_open:  # whoever lives finishes what it has begun
-                after = applied(after, theirs_open)
-            pages = self._may_differ(drive.store, open_, [after], end) - theirs.store.lost_pages
+            pages = set(unsure)
+            for here, found in differing:
+                if theirs_open:  # whoever lives finishes what it has begun
+                    pages.update(differing_after(found, here, there.pages, theirs_open, end))
+                else:
+                    pages.update(found)
+            pages -= doubtful | there.lost_pages
             self._demand(pages, own, alive, drive, f"a power cut of {drive.machine} ({when})")
-        there = [theirs.store.pages]
-        if theirs.store.undecided():
-            there.append(theirs.store.durable_pages())
-        pages = self._may_differ(drive.store, open_, there, end)
-        pages |= _changing(theirs.store, theirs_open) | theirs.store.undecided_pages(end)
-        pages -= drive.store.doubtful_pages() | theirs.store.doubtful_pages()
+        pages = unsure.union(*[found for _, found in differing])
+        if there.undecided():
+            durable = there.durable_pages()
+            pages.update(*[differing_pages(here, durable, end) for here in contents])
+        pages |= _changing(there, theirs_open) | there.undecided_pages(end)
+        pages -= doubtful | there.doubtful_pages()
         if pages:
             both = f"a power cut of both ({when} on {drive.machine})"
             self._demand(pages, own, durable_marks(theirs, None), drive, both)
 
-    def _may_differ(self, store: Store, open_: Writes, theirs: list[Pages], end: int) -> set[int]:
-        """Blocks of a node that loses power which may differ from one of these contents."""
-        pages = _changing(store, open_) | store.undecided_pages(end)
-        own = [store.pages, store.durable_pages()] if store.undecided() else [store.pages]
-        for first in own:
-            for second in theirs:
-                pages.update(differing_pages(first, second, end))
-        return pages - store.doubtful_pages()
-
     def _demand(self, pages: set[int], own: Marks, peers: Marks, drive: Drive, when: str) -> None:
-        for page in sorted(pages):
-            if not own.covers(page) and not peers.covers(page):
-                raise SimulationError(
-                    f"I4: vol {drive.volume} block {page} could differ after {when}, and would be "
-                    "marked nowhere"
-                )
+        if left := peers.uncovered(own.uncovered(pages)):
+            raise SimulationError(
+                f"I4: vol {drive.volume} block {min(left)} could differ after {when}, and would be "
+                "marked nowhere"
+            )
 
 
 def _in_flight(drive: Drive, end: int) -> Writes:
@@ -159,18 +161,34 @@ def durable_marks(drive: Drive, overlay: Overlay) -> Marks:
         marks.everything = True
         return marks
     length = layout.al_offset_bytes - layout.bm_offset_bytes
-    marks.bitmap = Bitmap(-(-layout.usable_sectors // SECTORS_PER_PAGE))
-    marks.bitmap.load(_durable(store, layout.bm_offset_bytes, length, overlay))
+    blocks = -(-layout.usable_sectors // SECTORS_PER_PAGE)
+    marks.bitmap = _bitmap(_durable(store, layout.bm_offset_bytes, length, overlay), blocks)
     if MdFlag.PRIMARY_IND in flags:
-        marks.ring = _durable(store, layout.al_offset_bytes, AL_BLOCKS * PAGE_BYTES, overlay)
+        ring, end = layout.al_offset_bytes, layout.al_offset_bytes + AL_BLOCKS * PAGE_BYTES
+        marks.ring = tuple(
+            [_durable(store, at, PAGE_BYTES, overlay) for at in range(ring, end, PAGE_BYTES)]
+        )
         if overlay is not None and drive.zone(overlay[0]) == "al":
             _hot(marks.ring)  # whether it can be read at all
     return marks
 
 
+# What was read once need not be read again: most of the metadata are as they were at the last look.
+# The store gives the same objects then, whose hashes are known.
+_internal = lru_cache(maxsize=64)(Layout.internal)
+_transaction = lru_cache(maxsize=64)(Transaction.decode)
+
+
+@lru_cache(maxsize=16)
+def _bitmap(data: bytes, count: int) -> Bitmap:
+    bitmap = Bitmap(count)
+    bitmap.load(data)
+    return bitmap
+
+
 @lru_cache(maxsize=64)
-def _hot(ring: bytes) -> frozenset[int]:
-    found = replay([ring[at : at + PAGE_BYTES] for at in range(0, len(ring), PAGE_BYTES)])
+def _hot(ring: tuple[bytes, ...]) -> frozenset[int]:
+    found = replay(ring, _transaction)
     if not found.usable:
         raise SimulationError("I10: no usable activity log on a disk that was a Primary's")
     return frozenset(found.extents)
@@ -194,7 +212,7 @@ def _found(drive: Drive, overlay: Overlay) -> tuple[Layout, Superblock]:
     """What an attach would find: metadata at the end, else where they were last known to be."""
     trouble = ""
     for size in dict.fromkeys((drive.store.size_bytes, drive.known[0])):
-        layout = Layout.internal(size)
+        layout = _internal(size)
         block = _durable(drive.store, layout.md_offset_bytes, PAGE_BYTES, overlay)
         found = _superblock(block, size)
         if not isinstance(found, str):
@@ -204,10 +222,11 @@ def _found(drive: Drive, overlay: Overlay) -> tuple[Layout, Superblock]:
 
 
 def _durable(store: Store, offset: int, length: int, overlay: Overlay) -> bytes:
-    whole = bytearray(store.read_durable(offset, length))
-    if overlay is not None:
-        at, data = overlay
-        start, end = max(at, offset), min(at + len(data), offset + length)
-        if start < end:
-            whole[start - offset : end - offset] = data[start - at : end - at]
-    return bytes(whole)
+    durable = store.read_durable(offset, length)
+    if overlay is None:
+        return durable
+    at, data = overlay
+    start, end = max(at, offset), min(at + len(data), offset + length)
+    if start >= end:
+        return durable
+    return durable[: start - offset] + data[start - at : end - at] + durable[end - offset :]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 PAGE_BYTES = 4096
 SECTOR_BYTES = 512
@@ -68,6 +68,8 @@ class Store:
     def read_durable(self, offset: int, length: int) -> bytes:
         """What would be left of that range if every undecided write were lost."""
         pages = self._base
+        if not self._log:
+            return _read(pages, offset, length)
         entries = [
             e
             for e in self._log
@@ -210,14 +212,6 @@ class Store:
         self.lost_pages.update(page for page in doomed if shown.get(page) != pages.get(page))
 
 
-def applied(pages: Pages, writes: Iterable[tuple[int, bytes | None, int]]) -> Pages:
-    """A copy of *pages* in which these writes (offset, data or None, length) are done."""
-    copy = dict(pages)
-    for offset, data, length in writes:
-        _apply(copy, offset, data, length)
-    return copy
-
-
 def sectors_of(pages: Pages, end_bytes: int) -> list[int]:
     """Numbers of the sectors below *end_bytes* that may hold something else than zeroes, sorted."""
     per_page = PAGE_BYTES // SECTOR_BYTES
@@ -241,6 +235,27 @@ def differing_pages(a: Pages, b: Pages, end_bytes: int) -> list[int]:
         if a.get(last, _ZERO_PAGE)[:tail] == b.get(last, _ZERO_PAGE)[:tail]:
             found.remove(last)
     return sorted(found)
+
+
+def differing_after(
+    found: list[int],
+    a: Pages,
+    b: Pages,
+    writes: Collection[tuple[int, bytes | None, int]],
+    end_bytes: int,
+) -> set[int]:
+    """What ``differing_pages`` of *a* and *b* is once these writes are done to *b*.
+
+    found: what it is now. Writes are (offset, data or None, length).
+    """
+    touched: set[int] = set()
+    for offset, _, length in writes:
+        touched.update(range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1))
+    after = {number: b[number] for number in touched if number in b}
+    for offset, data, length in writes:
+        _apply(after, offset, data, length)
+    there = {number: a[number] for number in touched if number in a}
+    return set(found) - touched | set(differing_pages(there, after, end_bytes))
 
 
 def _fate(
