@@ -26,7 +26,6 @@ from replblk.meta.bitmap import Bitmap
 from replblk.meta.layout import Layout
 from replblk.meta.superblock import MdFlag, Superblock
 from replblk.model.errors import MetadataError
-from replblk.model.generation import same_generation
 from replblk.model.notices import Level
 from replblk.model.units import AL_EXTENT_BITS, bits_of_capacity
 from replblk.model.vocabulary import ConnState, DiskState
@@ -276,7 +275,7 @@ class _Attachment:
         volume, state, current = self._volume, self._volume.state, self._superblock.uuids.current
         exposed, elsewhere = volume.exposed_uuid, volume.written_elsewhere
         if may_attach(
-            *(current, exposed),
+            *(current, volume.exposed),
             role=state.role,
             peer=state.peer,
             pdsk=state.pdsk,
@@ -284,7 +283,7 @@ class _Attachment:
         ):
             return False
         why = f"Can only attach to data with current UUID={exposed:016X}: this disk holds "
-        if elsewhere and same_generation(current, exposed):
+        if elsewhere and volume.was_exposed(current):
             why = "What was written last went to the peer alone: connect to it first; "
             why += "this disk holds "
         self._refuse(f"{why}{current:016X}, other data than was served last", ERR_OTHER_DATA)

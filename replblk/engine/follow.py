@@ -177,14 +177,14 @@ class FollowUps:
             return
         primary = volume.primary
         fresh = self._ctx.random_u64()
-        volume.uuids = rotated(
-            volume.uuids, rotation, fresh, primary=primary, target=volume.peer_current
-        )
-        volume.exposed_uuid = volume.uuids.current
+        uuids = rotated(volume.uuids, rotation, fresh, primary=primary, target=volume.peer_current)
+        volume.begin_generation(uuids)
         self._ctx.tell(Level.INFO, f"new current UUID {volume.uuids}", volume.number)
         volume.hold_replies()
 
         def durable(ok: bool) -> None:
+            if ok:
+                volume.generation_is_durable(uuids.current)
             volume.release_replies(ok)
             if ok and volume.state.conn >= ConnState.CONNECTED:
                 send_uuids(self._ctx, volume)

@@ -57,7 +57,7 @@ class NewCurrentUuid:
     def _alone(self, volume: Volume, clear: bool, then: Then) -> None:
         uuids = volume.uuids.bitmap_cleared()
         fresh = self._ctx.random_u64()
-        volume.uuids = uuids.new_current(fresh, primary=volume.primary)
+        volume.begin_generation(uuids.new_current(fresh, primary=volume.primary))
         volume.generation_planned = None  # while I/O is suspended: it has begun now
         self._make_durable(volume, clear, lambda ok: then(Answer() if ok else FAILED))
 
@@ -94,7 +94,7 @@ class NewCurrentUuid:
             return
         session = self._ctx.peer.data
         uuids = volume.uuids.new_current(self._ctx.random_u64(), primary=volume.primary)
-        volume.uuids = replace(uuids, bitmap=0)
+        volume.begin_generation(replace(uuids, bitmap=0))
 
         def durable(ok: bool) -> None:
             if not ok:
@@ -116,7 +116,7 @@ class NewCurrentUuid:
         """No write is acknowledged before the new generation is on disk."""
         meta = volume.meta
         assert meta is not None and volume.bitmap is not None
-        volume.exposed_uuid = volume.uuids.current
+        current = volume.uuids.current
         self._ctx.tell(Level.INFO, f"new current UUID {volume.uuids}", volume.number)
         if clear:
             self._ctx.tell(Level.WARNING, "clearing the bitmap on command", volume.number)
@@ -124,6 +124,8 @@ class NewCurrentUuid:
         volume.hold_replies()
 
         def durable(ok: bool) -> None:
+            if ok:
+                volume.generation_is_durable(current)
             volume.release_replies(ok)
             told(ok)
 

@@ -280,8 +280,7 @@ class Node:
     def _after(self, volume: Volume, old: State, new: State) -> None:
         """A volume's state was committed: what follows, then the paths that live by states."""
         if old.disk < DiskState.CONSISTENT <= new.disk:
-            volume.exposed_uuid = volume.uuids.current
-            volume.written_elsewhere = volume.peer_begins = False
+            volume.serves_since(volume.uuids.current)
         theirs = volume.peer_uuids
         lost = new.disk < DiskState.INCONSISTENT <= old.disk
         if lost and theirs is not None and new.pdsk is DiskState.UP_TO_DATE:

@@ -92,10 +92,10 @@ class PeerState:
     def _peer_serves(volume: Volume, uuids: Uuids) -> None:
         """What clients are given without a disk of ours is that generation."""
         if volume.state.disk < DiskState.INCONSISTENT:
-            if not same_generation(volume.exposed_uuid, uuids.current):
-                # that generation has all of it
-                volume.written_elsewhere = volume.peer_begins = False
-            volume.exposed_uuid = uuids.current
+            if same_generation(volume.exposed_uuid, uuids.current):
+                volume.exposed_before.clear()
+            else:
+                volume.serves_since(uuids.current)
 
     def _skip_initial_sync(self, volume: Volume, uuids: Uuids) -> bool:
         """Both disks are fresh and the peer's administrator said they are equal."""
@@ -194,7 +194,7 @@ class PeerState:
             negotiates
             and told.disk < DiskState.NEGOTIATING
             and not may_attach(
-                *(volume.uuids.current, volume.exposed_uuid),
+                *(volume.uuids.current, volume.exposed),
                 role=volume.state.role,
                 peer=told.role,
                 pdsk=told.disk,

@@ -93,10 +93,8 @@ class RoleChange:
             volume.state, before, forced=forced, target_unfinished=volume.target_unfinished
         )
         fresh = self._ctx.random_u64()
-        volume.uuids = rotated(
-            before, rotation, fresh, primary=True, target=volume.peer_current
-        ).with_role(primary=True)
-        volume.exposed_uuid = volume.uuids.current
+        uuids = rotated(before, rotation, fresh, primary=True, target=volume.peer_current)
+        volume.begin_generation(uuids.with_role(primary=True))
         volume.generation_planned = None  # of an earlier time as Primary: it has begun now
         renewed = (before.current | 1) != (volume.uuids.current | 1)
         if renewed:
@@ -104,6 +102,7 @@ class RoleChange:
 
         def durable(ok: bool) -> None:
             if ok:
+                volume.generation_is_durable(uuids.current)
                 self._serve(volume, forced or renewed, then)
                 return
             # The disk goes. We are Primary all the same, and serve what the peer's disk has.

@@ -50,9 +50,8 @@ class States:
             other_volume_peer_primary=any(v.state.peer is Role.PRIMARY for v in others),
             handshake_pending=any(v.handshaking for v in self._ctx.volumes.values()),
             has_net=resource.peer is not None,
-            exposed_is_current=bool(volume.exposed_uuid)
-            and not volume.written_elsewhere
-            and (volume.exposed_uuid | 1) == (volume.uuids.current | 1),
+            exposed_is_current=not volume.written_elsewhere
+            and volume.was_exposed(volume.uuids.current),
             kept_disk=volume.kept_disk,
             kept_pdsk=volume.kept_pdsk,
         )

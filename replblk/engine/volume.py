@@ -46,6 +46,9 @@ class Volume:
         The comparison may have corrected them, and the peer has to compare the same."""
         self.exposed_uuid = 0
         """Generation whose data our clients were last given (0: none yet)."""
+        self.exposed_before: set[int] = set()
+        """Generations our disk may bear instead: that one was begun and is not durable yet, so
+        nothing was acknowledged in it. A peer's disk is not taken for it: ours may bear the new."""
         self.written_elsewhere = False
         """Writes went to the peer alone since that generation was told: it begins a new one with
         the first of them, and the word of it may be lost with the connection."""
@@ -175,6 +178,33 @@ class Volume:
     def dirty_bits(self) -> int:
         """Blocks out of sync; 0 without a bitmap."""
         return self.bitmap.count if self.bitmap is not None else 0
+
+    def begin_generation(self, uuids: UuidSet) -> None:
+        """From now on these are our UUIDs; ``generation_is_durable`` once the disk bears them."""
+        if not same_generation(uuids.current, self.uuids.current):
+            self.exposed_before.add(self.uuids.current | 1)
+        self.uuids = uuids
+        self.exposed_uuid = uuids.current
+
+    def generation_is_durable(self, current_uuid: int) -> None:
+        """Nothing older counts from now on, unless another one has begun meanwhile."""
+        if same_generation(current_uuid, self.exposed_uuid):
+            self.exposed_before.clear()
+
+    def serves_since(self, current_uuid: int) -> None:
+        """Clients are given that generation, and no other; all that was written is in it."""
+        self.exposed_uuid = current_uuid
+        self.exposed_before.clear()
+        self.written_elsewhere = self.peer_begins = False
+
+    def was_exposed(self, current_uuid: int) -> bool:
+        """Whether data of that generation have all that clients were told."""
+        return any(same_generation(current_uuid, exposed) for exposed in self.exposed)
+
+    @property
+    def exposed(self) -> tuple[int, ...]:
+        """The generations that have all that clients were told; none if they were told nothing."""
+        return (self.exposed_uuid, *self.exposed_before) if self.exposed_uuid else ()
 
     @property
     def may_follow(self) -> bool:

@@ -5,6 +5,8 @@ Source: attach procedure of metadata v08 (flags CONSISTENT, WAS_UP_TO_DATE, PEER
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from replblk.model.generation import same_generation
 from replblk.model.vocabulary import DiskState, Fencing, Role
 
@@ -30,7 +32,7 @@ def initial_disk(
 
 def may_attach(
     current_uuid: int,
-    exposed_uuid: int,
+    exposed: Collection[int],
     *,
     role: Role,
     peer: Role,
@@ -39,11 +41,12 @@ def may_attach(
 ) -> bool:
     """Whether data of this generation may come under a device that is in use (error 150 if not).
 
-    exposed_uuid: the generation whose data the device served last, 0 for none. While a Primary is
-    anywhere and no UpToDate peer could bring the disk up to date, only that generation may.
+    exposed: the generations that have all that the device served last, empty for none. While a
+    Primary is anywhere and no UpToDate peer could bring the disk up to date, only those may.
     written_elsewhere: what was written since then went to the peer alone.
     """
     in_use = Role.PRIMARY in (role, peer)
-    if exposed_uuid == 0 or not in_use or pdsk == DiskState.UP_TO_DATE:
+    if not exposed or not in_use or pdsk == DiskState.UP_TO_DATE:
         return True
-    return same_generation(current_uuid, exposed_uuid) and not written_elsewhere
+    served = any(same_generation(current_uuid, generation) for generation in exposed)
+    return served and not written_elsewhere

@@ -228,8 +228,8 @@ COMMANDS = (
         Edit(
             peer_state.PeerState,
             "_peer_serves",
-            "volume.exposed_uuid = uuids.current",
-            "volume.exposed_uuid |= 0",
+            "volume.serves_since(uuids.current)",
+            "pass",
         ),
         test=ATTACHING
         + "test_the_peer_goes_while_a_secondary_attaches_data_that_it_knows_to_be_older",

@@ -168,8 +168,8 @@ METADATA = (
         Edit(
             attach_state,
             "may_attach",
-            "return same_generation(current_uuid, exposed_uuid)",
-            "return True",
+            "served = any(same_generation(current_uuid, generation) for generation in exposed)",
+            "served = True",
         ),
         test="tests/scenario/test_attach_detach.py::"
         "test_both_diskless_and_the_old_data_only_comes_back",

@@ -93,3 +93,32 @@ def test_the_peer_begins_a_generation_before_the_disk_is_let_go(seed: int) -> No
     assert lab.done(frozen).errno == 0
     assert not lab.told("alpha", "Split-Brain")
     assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == NEW
+
+
+def test_a_generation_that_never_reached_the_disk_is_not_asked_for() -> None:
+    """Nothing was acknowledged in it: the disk has all that clients were told."""
+    lab = ready()
+    lab.fail("alpha", "superblock", "write", times=1)
+    lab.command("beta", "detach", force=True)
+    lab.reaches("alpha", disk=DiskState.DISKLESS)
+    assert lab.told("alpha", "new current UUID")
+    lab.drive("alpha").heal()
+    for name in ("alpha", "beta"):
+        assert lab.command(name, "attach").exit_code == 0
+        lab.run_for(0.5)
+    lab.in_sync()
+    lab.write("alpha", 0, NEW)
+    assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == NEW
+
+
+def test_a_generation_that_reached_the_disk_is_the_one_to_attach() -> None:
+    lab = ready()
+    lab.command("beta", "detach", force=True)
+    lab.write("alpha", 0, NEW)
+    lab.command("alpha", "detach", force=True)
+    assert "other data than was served last" in lab.command("beta", "attach").text
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.run_for(0.5)
+    assert lab.command("beta", "attach").exit_code == 0
+    lab.in_sync()
+    assert lab.read("alpha", 0, BLOCK) == NEW

@@ -20,8 +20,10 @@ from collections.abc import Callable
 from typing import Any
 
 from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.sim.disk import DriveSpeed
 from replblk.sim.generation_audit import judge_acknowledged
 from replblk.sim.links import NetworkSpeed
+from replblk.sim.machine import Machine
 from replblk.sim.world import MICRO_NS
 from tests.support.lab import BLOCK, Lab, Waiting
 from tests.support.pair import Request
@@ -32,13 +34,21 @@ BLOCKS = 6
 TURNS = 60
 PATIENT_TURNS = 8
 """Of making all well: so long nothing is forced."""
-SITUATIONS = ("in sync", "resync", "resync back", "diskless Primary", "diskless", "moved")
+SITUATIONS = (
+    *("in sync", "resync", "resync back", "diskless Primary", "diskless", "moved"),
+    *("invalidated", "verify", "attaching", "peer restarted"),
+)
 COMMANDS = (
     *("detach", "detach", "detach --force", "attach", "attach", "invalidate", "invalidate-remote"),
     *("disconnect", "disconnect --force", "connect", "verify", "pause-sync", "resume-sync"),
-    *("primary", "secondary", "suspend-io", "resume-io"),
+    *("primary", "secondary", "suspend-io", "resume-io", "switchover"),
 )
-FAULTS = ("cut", "stall", "heal", "heal", "partition", "kill", "power", "boot", "failing write")
+FAULTS = (
+    *("cut", "stall", "heal", "heal", "partition", "kill", "power", "boot", "failing write"),
+    *("failing read", "failing flush", "failing metadata", "slow disk", "pause", "go on"),
+)
+SLOW = 60
+"""A slow disk takes milliseconds for everything."""
 
 
 class Story:
@@ -52,13 +62,19 @@ class Story:
             cut_piece=self._chance.choice((0.0, 0.1)),
         )
         size = self._chance.choice((1 << 20, 9 << 20))
-        self.lab = Lab(seed=seed, device_bytes=size, network=network)
+        spread_ns = self._chance.choice((1, 1, 300 * MICRO_NS))
+        drives = DriveSpeed(20 * MICRO_NS, spread_ns, 20 * MICRO_NS)
+        disk: dict[str, Any] = {}
+        if self._chance.random() < 0.4:  # a resync takes a second
+            disk = {"c_plan_ahead": 0, "resync_rate": 1000}
+        self.lab = Lab(seed=seed, device_bytes=size, network=network, drives=drives, disk=disk)
         self.lines: list[str] = []
         self._acknowledged = [0] * BLOCKS
         self._sent = [0] * BLOCKS
         self._number = 0
         self._requests: list[tuple[Request, int, int, object]] = []
         self._promotions: list[Waiting] = []
+        self._detaches: list[Waiting] = []
         self._reachable = True
 
     def run(self) -> None:
@@ -89,10 +105,31 @@ class Story:
             for name in NODES:
                 if self._chance.random() < 0.7:
                     self._write(name)
+                if self._chance.random() < 0.15:
+                    self._read(name)
+
+    def _read(self, name: str) -> None:
+        """What was acknowledged before is read, or what was written since."""
+        machine, block = self.lab[name], self._chance.randrange(BLOCKS)
+        if not self._serves(machine):
+            return
+        least = self._acknowledged[block]
+
+        def answered(errno: int, data: bytes | None) -> None:
+            found = int.from_bytes(bytes(data or b"")[:8], "big")
+            if not errno and not least <= found <= self._sent[block]:
+                raise AssertionError(f"block {block} reads as {found}, acknowledged was {least}")
+
+        place = {"offset": block * BLOCK, "length": BLOCK}
+        machine.request(answered, kind="read", volume=0, **place)
+
+    @staticmethod
+    def _serves(machine: Machine) -> bool:
+        return machine.node is not None and bool(machine.node.volumes[0].serving)
 
     def _write(self, name: str) -> None:
         machine, block = self.lab[name], self._chance.randrange(BLOCKS)
-        if not machine.alive or machine.states[0].role is not Role.PRIMARY:
+        if not self._serves(machine):
             return
         if any(number == block for _, number, _, _ in self._requests):
             return
@@ -138,6 +175,20 @@ class Story:
             lab.command("alpha", "detach")
         elif kind == "diskless":
             lab.command("beta", "detach")
+        elif kind == "invalidated":
+            lab.command("beta", "invalidate")
+        elif kind == "verify":
+            lab.command("alpha", "verify")
+        elif kind == "attaching":
+            lab.command("alpha", "detach")
+            self._pass(500)
+            lab.ask("alpha", "attach")
+        elif kind == "peer restarted":
+            lab.beta.kill()
+            self._pass(1500)
+            lab.beta.boot()
+            lab.ask("beta", "up")
+            lab.run_until(lambda: lab.alpha.connection >= ConnState.WF_REPORT_PARAMS)
         elif kind == "moved":
             self._drain()
             lab.secondary("alpha")
@@ -150,8 +201,16 @@ class Story:
             network.cut()
         elif what == "heal":
             network.heal()
-        elif what == "failing write":
-            lab.fail(name, "data", "write", times=1)
+        elif what == "failing metadata":
+            lab.fail(name, "superblock", "write", times=1)
+        elif what.startswith("failing"):
+            lab.fail(name, "data", what.split()[1], times=1)
+        elif what == "slow disk":
+            lab.drive(name).slowness = SLOW
+        elif what == "pause":
+            machine.pause()
+        elif what == "go on":
+            machine.resume()
         elif what == "power":
             machine.power_off()
         elif what == "kill":
@@ -178,13 +237,18 @@ class Story:
             options["force"] = True
         if verb == "connect":
             options["discard_my_data"] = False
-        if verb == "primary":
+        if verb in ("primary", "switchover"):
             pending = any(not promotion.answers for promotion in self._promotions)
             if pending or self._requests or not self._reachable:
                 return
-            options["force"] = False
+            if verb == "primary":
+                options["force"] = False
+        if verb == "detach" and not all(detach.answers for detach in self._detaches):
+            return  # both at once: each may begin a generation for what the other loses
         waiting = self.lab.ask(name, verb, **options)
-        if verb == "primary":
+        if verb == "detach":
+            self._detaches.append(waiting)
+        if verb in ("primary", "switchover"):
             self._promotions.append(waiting)
 
     # -- afterwards ---------------------------------------------------------------------------
@@ -195,6 +259,7 @@ class Story:
         self.lines.append("made well")
         for name in NODES:
             lab.drive(name).heal()
+            lab[name].resume()
         lab.network.heal()
         for turn in range(TURNS):
             for machine in lab.network.machines:
@@ -249,6 +314,7 @@ def _may_be_invalidated(own: Any, other: Any) -> bool:
 
 CAREFUL: dict[str, Callable[[Any, Any], bool]] = {
     "primary": _may_be_primary,
+    "switchover": _may_be_primary,
     "invalidate": _may_be_invalidated,
     "invalidate-remote": lambda own, other: _may_be_invalidated(other, own),
 }

@@ -43,11 +43,11 @@ def test_disk_after_attach(
 def test_other_data_do_not_slip_under_a_device_in_use(
     current: int, role: Role, peer: Role, pdsk: D, allowed: bool
 ) -> None:
-    assert may_attach(current, 0x1000, role=role, peer=peer, pdsk=pdsk) is allowed
-    assert may_attach(current, 0, role=role, peer=peer, pdsk=pdsk)
+    assert may_attach(current, [0x1000], role=role, peer=peer, pdsk=pdsk) is allowed
+    assert may_attach(current, [], role=role, peer=peer, pdsk=pdsk)
 
 
 def test_what_was_written_elsewhere_is_missing_in_the_same_generation() -> None:
     states = {"peer": Role.SECONDARY, "pdsk": D.DUNKNOWN, "written_elsewhere": True}
-    assert not may_attach(0x1000, 0x1000, role=Role.PRIMARY, **states)
-    assert may_attach(0x1000, 0x1000, role=Role.SECONDARY, **states)
+    assert not may_attach(0x1000, [0x3000, 0x1000], role=Role.PRIMARY, **states)
+    assert may_attach(0x1000, [0x3000, 0x1000], role=Role.SECONDARY, **states)
