@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from replblk.sim.world import World
 
 _WITH_BLOCKS = ("P_DATA", "P_DATA_REPLY", "P_RS_DATA_REPLY")
+KEPT_BYTES = 5120
+"""What is longer goes into the transcript as its checksum at once, not to be kept to the end."""
 REFUSED = "connection refused"
 TIMED_OUT = "connection timed out"
 RESET = "connection reset by peer"
@@ -336,9 +338,8 @@ class Network:
     def deliver(self, end: End, data: bytes) -> None:
         """Bytes reach a node."""
         machine = end.life.machine
-        self.world.note(
-            machine.name, "link {} gets {} bytes {:08x}", end.link, len(data), zlib.crc32(data)
-        )
+        told = data if len(data) <= KEPT_BYTES else zlib.crc32(data)
+        self.world.note(machine.name, "link {} gets {} bytes {:08x}", end.link, len(data), told)
         machine.deliver(end.life, "on_link_bytes", end.link, data)
 
     def lose(self, end: End, why: str) -> None:
@@ -391,14 +392,17 @@ class SimLinks:
             return
         end = self._end(link)
         whole = bytes(data)
-        names = packet_names(whole)
+        line: tuple[object, object] = whole, whole
+        if len(whole) > KEPT_BYTES:
+            line = zlib.crc32(whole), packet_names(whole)
         self._network.world.note(
             self._life.machine.name,
-            "link {} sends {} bytes {:08x} {}",
-            *(link, len(whole), zlib.crc32(whole), names),
+            "link {} sends {} bytes {:08x} {!s}",
+            *(link, len(whole), *line),
         )
         if end.open:
-            if self._network.flips and names.startswith(_WITH_BLOCKS) and len(whole) >= 512:
+            spoils = self._network.flips and len(whole) >= 512
+            if spoils and packet_names(whole).startswith(_WITH_BLOCKS):
                 whole = self._network.spoilt(whole)
             end.outgoing.push(whole)
         for hook in self._life.machine.on_send:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 from replblk.wire.packets import Cmd
 
@@ -14,6 +15,21 @@ _HEADER_100 = struct.Struct(">IHHII")  # magic, volume, command, length, pad
 _MAGIC_100 = 0x8620EC20
 _NAMES = {int(cmd): cmd.name for cmd in Cmd}
 _SHOWN = 12
+
+
+class Told:
+    """Bytes as the transcript shows them: their checksum, and in ``{!s}`` the packets' names."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __format__(self, spec: str) -> str:
+        return format(zlib.crc32(self._data), spec)
+
+    def __str__(self) -> str:
+        return packet_names(self._data)
 
 
 def packet_names(data: bytes) -> str:

@@ -7,10 +7,11 @@ so that one part drawing more does not change what the others see.
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import Counter
 from collections.abc import Callable
+from heapq import heappop as _pop
+from heapq import heappush as _push
 
 from replblk.sim.transcript import Transcript
 
@@ -38,14 +39,15 @@ class World:
         """Named things that happened in this run: see ``mark``."""
         self._heap: list[tuple[int, int, Action, tuple[object, ...]]] = []
         self._sequence = 0
+        self._note = self.transcript.entries.append
 
     def chance(self, name: str) -> random.Random:
         """The stream of random numbers of that name: the same for the same seed."""
         return random.Random(f"{self.seed}/{name}")
 
     def note(self, who: str, text: str, *args: object) -> None:
-        """Write a line of the transcript."""
-        self.transcript.add(self.now_ns, who, text, *args)
+        """Write a line of the transcript. *args* fill its ``{}`` when somebody reads it."""
+        self._note((self.now_ns, who, text, args))
 
     def mark(self, name: str) -> None:
         """Count something that should happen in some runs: proof that faults reach far enough."""
@@ -53,34 +55,29 @@ class World:
 
     def at(self, when_ns: int, action: Action, *args: object) -> None:
         """Do something at that moment, or now if the moment is past."""
-        self._sequence += 1
+        self._sequence = sequence = self._sequence + 1
         when = when_ns if when_ns > self.now_ns else self.now_ns
-        heapq.heappush(self._heap, (when, self._sequence, action, args))
+        _push(self._heap, (when, sequence, action, args))
 
     def after(self, delay_ns: int, action: Action, *args: object) -> None:
-        """Do something that much later."""
-        self.at(self.now_ns + delay_ns, action, *args)
-
-    def step(self) -> bool:
-        """Let the next event happen; False when there is none."""
-        if not self._heap:
-            return False
-        when, _, action, args = heapq.heappop(self._heap)
-        self.now_ns = when
-        self.events += 1
-        if self.events > self.events_max:
-            raise SimulationError(f"no end in sight after {self.events_max} events")
-        action(*args)
-        return True
+        """Do something that much later, or now if that is not later."""
+        self._sequence = sequence = self._sequence + 1
+        when = self.now_ns + delay_ns if delay_ns > 0 else self.now_ns
+        _push(self._heap, (when, sequence, action, args))
 
     def run_until(self, predicate: Callable[[], bool], limit_ns: int) -> bool:
         """Let time pass until *predicate* holds; False if it doesn't within *limit_ns* from now."""
         end = self.now_ns + limit_ns
+        heap = self._heap
         while not predicate():
-            if not self._heap or self._heap[0][0] > end:
+            if not heap or heap[0][0] > end:
                 self.now_ns = end
                 return predicate()
-            self.step()
+            self.now_ns, _, action, args = _pop(heap)
+            self.events += 1
+            if self.events > self.events_max:
+                raise SimulationError(f"no end in sight after {self.events_max} events")
+            action(*args)
         return True
 
     def run_for(self, duration_ns: int) -> None:

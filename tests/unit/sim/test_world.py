@@ -48,8 +48,8 @@ def test_streams_of_chance_do_not_disturb_each_other() -> None:
 
 def test_a_transcript_is_the_text_of_its_entries() -> None:
     transcript = Transcript()
-    transcript.add(1_000, "alpha", "link {} sends {} bytes", 1, 2)
-    transcript.add(2_000, "beta", "a {brace} without arguments")
+    transcript.entries.append((1_000, "alpha", "link {} sends {} bytes", (1, 2)))
+    transcript.entries.append((2_000, "beta", "a {brace} without arguments", ()))
     lines = list(transcript.lines())
     assert lines[0].split() == ["1,000", "alpha", "link", "1", "sends", "2", "bytes"]
     assert "{brace}" in lines[1]
