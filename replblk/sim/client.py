@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from replblk.sim.register import ZERO, Register, Write, sector_content, value_of
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from replblk.sim.machine import Life, Machine
     from replblk.sim.world import World
 
+KINDS = ("write", "read", "flush", "zero", "trim")
+"""Of requests; the options say how often each."""
 BLOCK_SECTORS = 8
 PATIENCE = 64
 BLOCKED_NS = 20_000 * MICRO_NS
@@ -83,6 +86,8 @@ class Workload:
         self.on_error: list[Callable[[Machine, str, int], None]] = []
         self.busy: list[tuple[int, int, int, bool]] = []
         """Ranges outstanding: volume, first sector, end sector, whether it is a write."""
+        self.shares = list(accumulate(getattr(options, kind) for kind in KINDS))
+        """Of the kinds of requests, each with those before it."""
         self.chance = world.chance("workload")
         self.hot = self._choose_hot()
 
@@ -300,10 +305,7 @@ class Client:
 
     def _draw(self) -> _Request | None:
         options, chance = self._workload.options, self._chance
-        kind = chance.choices(
-            ("write", "read", "flush", "zero", "trim"),
-            (options.write, options.read, options.flush, options.zero, options.trim),
-        )[0]
+        kind = chance.choices(KINDS, cum_weights=self._workload.shares)[0]
         volume = chance.choice(list(self._workload.sizes_sectors))
         if kind == "flush":
             return _Request(kind, volume, 0, 0)

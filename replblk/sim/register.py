@@ -119,11 +119,13 @@ class Register:
         """A client asks for a write."""
         write = Write(number, ZERO if zero else number, self.tick(), volume=volume)
         self._running[number] = write
+        known = self._sectors
         for sector in sectors:
-            held = self._sectors.setdefault((volume, sector), [])
-            if not held:
-                held.append(_Candidate(_BEFORE))
-            elif len(held) > CANDIDATES_MANY:
+            held = known.get((volume, sector))
+            if held is None:
+                known[volume, sector] = [_Candidate(_BEFORE), _Candidate(write)]
+                continue
+            if len(held) > CANDIDATES_MANY:
                 self._forget(held)
             held.append(_Candidate(write))
         return write
@@ -278,11 +280,10 @@ class Register:
 
 def _last_certain(held: list[_Candidate], before: int, *, covered_only: bool = False) -> int:
     """When the latest write began that was acknowledged by then: what had ended is overwritten."""
-    begun = -1
-    for candidate in held:
+    for candidate in reversed(held):  # they stand in the order in which they began
         write = candidate.write
         if covered_only and not write.covered:
             continue
-        if write.certain and write.end is not None and write.end < before and write.begin > begun:
-            begun = write.begin
-    return begun
+        if write.certain and write.end is not None and write.end < before:
+            return write.begin
+    return -1

@@ -140,8 +140,13 @@ class Store:
         if durable and self.lost_pages:
             whole = range(-(-offset // PAGE_BYTES), (offset + length) // PAGE_BYTES)
             self.lost_pages.difference_update(whole)
-        if durable and not self._log:
-            _apply(self._base, offset, data, length)
+        if durable and not self._log:  # nothing is undecided: both hold the same
+            pages, base = self.pages, self._base
+            for number in range(offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES + 1):
+                if number in pages:
+                    base[number] = pages[number]
+                else:
+                    base.pop(number, None)
             return
         self._log.append(_Entry(self._written, offset, data, length, durable))
 
@@ -227,7 +232,8 @@ def sectors_of(pages: Pages, end_bytes: int) -> list[int]:
 def differing_pages(a: Pages, b: Pages, end_bytes: int) -> list[int]:
     """Numbers of the 4 KiB pages below *end_bytes* in which two contents differ, sorted."""
     end = -(-end_bytes // PAGE_BYTES)
-    found = [n for n, page in a.items() if n < end and b.get(n, _ZERO_PAGE) != page]
+    there = b.get
+    found = [n for n, page in a.items() if there(n, _ZERO_PAGE) != page and n < end]
     found += [n for n in b if n < end and n not in a]
     tail = end_bytes % PAGE_BYTES
     if tail and end - 1 in found:
@@ -289,6 +295,16 @@ def _read(pages: Pages, offset: int, length: int) -> bytes:
 
 
 def _apply(pages: Pages, offset: int, data: bytes | None, length: int) -> None:
+    number, skip = divmod(offset, PAGE_BYTES)
+    if data is not None and length == len(data) <= PAGE_BYTES - skip:  # within one page: nearly all
+        if length < PAGE_BYTES:
+            old = pages.get(number, _ZERO_PAGE)
+            data = old[:skip] + data + old[skip + length :]
+        if data == _ZERO_PAGE:
+            pages.pop(number, None)
+        else:
+            pages[number] = data
+        return
     at = 0
     while at < length:
         number, skip = divmod(offset + at, PAGE_BYTES)
