@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from replblk.model.vocabulary import ConnState, DiskState, Role
@@ -26,7 +27,7 @@ class State:
 
     def but(self, **changes: Any) -> State:
         """The same state with some fields changed."""
-        return replace(self, **changes)
+        return State(**(dict(zip(_FIELDS, _values(self), strict=True)) | changes))
 
     @property
     def suspended(self) -> bool:
@@ -106,6 +107,10 @@ class State:
             if getattr(self, name) != getattr(new, name)
         ]
         return " ".join(parts)
+
+
+_FIELDS = tuple(field.name for field in fields(State))
+_values = attrgetter(*_FIELDS)
 
 
 def _show(value: object) -> str:

@@ -32,32 +32,35 @@ def holdings(node: Any) -> dict[str, int]:
     ctx, writes, peer_writes = node._ctx, node._writes, node._peer_writes
     volumes = ctx.volumes.values()
     logs = [volume.al_gate.log for volume in volumes if volume.al_gate is not None]
+    # What is empty nearly always is not walked through: this is asked often.
+    abandoned, targets = node._target._abandoned, node._target._targets
+    answered, data = node._source._answered, ctx.peer.data
     return {
         "writes in the transfer log": len(writes.log.writes()),
         "writes without an acknowledgement": len(writes._unacked),
-        "frozen writes": sum(1 for _ in writes.frozen.writes()),
+        "frozen writes": len(list(writes.frozen.writes())),
         "flushes": len(writes.flushes.pending),
         "reads asked of the peer": len(node._reads._asked),
         "received epochs that are closed": len(peer_writes.epochs) - 1,
         "writes of the peer that wait": len(peer_writes._waiting),
         "bytes of the peer's writes": peer_writes._bytes,
-        "resync data without an acknowledgement": sum(node._source._answered.values()),
+        "resync data without an acknowledgement": sum(answered.values()) if answered else 0,
         "answers for a resync that is over": sum(
-            owed for key, owed in node._target._abandoned.items() if key[0] == ctx.peer.data
+            [owed for key, owed in abandoned.items() if key[0] == data] if abandoned else ()
         ),
         "answers that a connection that is gone owed": sum(
-            owed for key, owed in node._target._abandoned.items() if key[0] != ctx.peer.data
+            [owed for key, owed in abandoned.items() if key[0] != data] if abandoned else ()
         ),
-        "blocks asked of the source": sum(len(t.asked) for t in node._target._targets.values()),
+        "blocks asked of the source": sum([len(t.asked) for t in targets.values()]),
         "disk operations": len(ctx.io._flying),
-        "requests held": sum(len(volume.held) for volume in volumes),
-        "replies held": sum(len(volume.held_replies) for volume in volumes),
+        "requests held": sum([len(volume.held) for volume in volumes]),
+        "replies held": sum([len(volume.held_replies) for volume in volumes]),
         "claims of ranges": sum(
-            len(bucket) for volume in volumes for bucket in volume.ranges._buckets.values()
+            [len(bucket) for volume in volumes for bucket in volume.ranges._buckets.values()]
         ),
-        "activity-log references": sum(len(log._references) for log in logs),
+        "activity-log references": sum([len(log._references) for log in logs]),
         "writes that wait for the activity log": sum(
-            len(volume.al_gate.waiting) for volume in volumes if volume.al_gate is not None
+            [len(volume.al_gate.waiting) for volume in volumes if volume.al_gate is not None]
         ),
         "handlers": len(ctx.handlers._running),
         "commands": len(node._commands._queue),

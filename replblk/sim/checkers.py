@@ -312,13 +312,7 @@ class Checkers:
 
     def settled(self) -> bool:
         """Whether both nodes are Connected, UpToDate/UpToDate."""
-        return all(
-            m.all_volumes(
-                conn=ConnState.CONNECTED, disk=DiskState.UP_TO_DATE, pdsk=DiskState.UP_TO_DATE
-            )
-            and not m.paused
-            for m in self._machines
-        )
+        return all(m.settled and not m.paused for m in self._machines)
 
     def marked_blocks(self) -> int:
         """How many bits are set in the memory of both nodes."""

@@ -104,6 +104,8 @@ class Drive:
         self.volume = volume
         self.store = store
         self.layout = layout
+        self._zoned, self._data_end = layout, layout.bm_offset_bytes
+        """Of which layout the data end where."""
         self.speed = DriveSpeed()
         self.slowness = 1
         """Factor on all delays; more than 1 while a fault makes the drive slow."""
@@ -127,6 +129,10 @@ class Drive:
 
     def zone(self, offset: int) -> str:
         """Which part of the device an offset lies in (data, bitmap, activity log, superblock)."""
+        if self.layout is not self._zoned:
+            self._zoned, self._data_end = self.layout, self.layout.bm_offset_bytes
+        if offset < self._data_end:
+            return "data"
         layout = self.layout
         if offset > layout.md_offset_bytes:
             layout = Layout.internal(self.store.size_bytes)

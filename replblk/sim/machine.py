@@ -303,7 +303,8 @@ class Machine:
             return
         self._step_due = True
         gap = self._chance.randrange(self.step_gap_ns) if self.step_gap_ns else 0
-        self.world.after(gap, self._step, self.life)
+        world = self.world
+        world.at(world.now_ns + gap, self._step, self.life)
 
     def _step(self, life: Life) -> None:
         if life.dead:
@@ -379,6 +380,18 @@ class Machine:
             for state in self.states.values()
             for field, value in wanted.items()
         )
+
+    @property
+    def settled(self) -> bool:
+        """Whether the node lives and every volume is Connected, UpToDate/UpToDate."""
+        if self.life is None:
+            return False
+        for state in self.states.values():
+            if state.conn is not ConnState.CONNECTED or state.disk is not DiskState.UP_TO_DATE:
+                return False
+            if state.pdsk is not DiskState.UP_TO_DATE:
+                return False
+        return True
 
     @property
     def up_to_date(self) -> bool:

@@ -162,13 +162,7 @@ class Operator:
         if machine.serving_role is Role.PRIMARY:
             self.primary_said(machine)
             return
-        together = all(
-            m.all_volumes(
-                conn=ConnState.CONNECTED, disk=DiskState.UP_TO_DATE, pdsk=DiskState.UP_TO_DATE
-            )
-            for m in self._machines
-        )
-        if together:
+        if all(m.settled for m in self._machines):
             self.holders = frozenset(m.name for m in self._machines)
 
     def primary_said(self, machine: Machine, volume: int = 0) -> None:

@@ -102,10 +102,9 @@ class ErringOperator:
         """Somebody stands alone and says why."""
         for machine in self._network.machines:
             standing = machine.alive and machine.connection is ConnState.STANDALONE
-            said = any(
+            if standing and any(
                 "split-brain" in t.lower() or "split brain" in t.lower() for t in machine.told
-            )
-            if standing and said:
+            ):
                 assert machine.node is not None
                 if not machine.node.status().split_brain:
                     raise SimulationError(f"{machine} has a split brain, but its status denies it")
