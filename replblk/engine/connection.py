@@ -45,7 +45,8 @@ class Connection:
         self._ends = ends
         self._settle = settle
         self.setup = LinkSetup(ctx, self._established)
-        self._after_drain: Callable[[], None] | None = None
+        self.after_drain: Callable[[], None] | None = None
+        """While there is anything, ``check_drained`` is to be asked at the end of every step."""
         self._parting: set[int] = set()
         """Sockets of a connection that was given up and that the peer may still read from."""
         self._refusals = 0
@@ -158,20 +159,15 @@ class Connection:
 
         Its reads may: they can wait for a suspended write, and nobody hears of what they read.
         """
-        self._after_drain = then
+        self.after_drain = then
         self.check_drained()
-
-    @property
-    def drains(self) -> bool:
-        """Whether ``check_drained`` is to be asked at the end of every step."""
-        return self._after_drain is not None
 
     def check_drained(self) -> None:
         """What waits for the peer's requests to be answered goes on when they are."""
-        if self._after_drain is not None and not any(
+        if self.after_drain is not None and not any(
             volume.unacked > volume.peer_reads for volume in self._ctx.volumes.values()
         ):
-            then, self._after_drain = self._after_drain, None
+            then, self.after_drain = self.after_drain, None
             then()
 
     # -- events of links ----------------------------------------------------------------------

@@ -26,12 +26,13 @@ class ReceivedEpoch:
 
 
 class EpochsReceived:
-    """ready(epoch): called once per epoch, in order, when all its writes are done: the caller makes
-    them durable if they are not yet, then calls ``flushed``. ack(barrier, size) sends the answer.
+    """ready(epoch): called once per epoch, in order, when all its writes are done: whether they are
+    durable; if not the caller makes them so, then calls ``flushed``. ack(barrier, size) sends the
+    answer.
     """
 
     def __init__(
-        self, ready: Callable[[ReceivedEpoch], None], ack: Callable[[bytes, int], None]
+        self, ready: Callable[[ReceivedEpoch], bool], ack: Callable[[bytes, int], None]
     ) -> None:
         self._ready = ready
         self._ack = ack
@@ -59,7 +60,8 @@ class EpochsReceived:
             epoch.active -= 1
             epoch.stored.add(volume)
             assert epoch.active >= 0
-        self._advance()
+        if self._epochs[0].barrier is not None:
+            self._advance()
 
     def write_done(self, epoch: ReceivedEpoch) -> None:
         """That write was acknowledged, positively or not."""
@@ -94,7 +96,9 @@ class EpochsReceived:
                 return
             if not epoch.flushed:
                 self._flushing = True
-                self._ready(epoch)
-                continue
+                if not self._ready(epoch):
+                    continue
+                self._flushing = False
+                epoch.flushed = True
             self._epochs.popleft()
             self._ack(epoch.barrier, epoch.size)

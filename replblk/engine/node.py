@@ -81,6 +81,7 @@ class Node:
         """latencies: where to note how long requests take, beside what the ports note there."""
         ctx = self._ctx = Context(resource, settings, ports, latencies)
         self._events: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._steps = 0
         for config in resource.local.volumes:
             ctx.volumes[config.number] = Volume(config)
         failure = DiskFailure(ctx)
@@ -89,7 +90,15 @@ class Node:
         ctx.handlers = HandlerCalls(ctx)
         ctx.states = States(ctx, self._after)
         runs = self._runs = Runs(ctx, self._on_packet)
-        ctx.peer = PeerLink(ctx, self._on_packet, runs.on_acks, runs.on_data, self._on_broken)
+        ctx.peer = PeerLink(
+            ctx,
+            self._on_packet,
+            runs.on_acks,
+            runs.on_data,
+            runs.on_barrier,
+            runs.on_barrier_ack,
+            self._on_broken,
+        )
         self._writes = WriteOrigin(ctx, failure)
         self._peer_writes = WritePeer(
             ctx, failure, lambda *how: self._follow.begin_generation(*how)
@@ -373,8 +382,9 @@ class Node:
         Nothing is called that has nothing to do: a step's own cost is much of a lone request's.
         """
         ctx, events, deferred = self._ctx, self._events, self._ctx.deferred
+        timers = ctx.timers
         while True:
-            ctx.timers.run_due()
+            timers.run_due()
             while events:
                 handler, arguments = events.popleft()
                 handler(*arguments)
@@ -383,22 +393,26 @@ class Node:
             if deferred:
                 ctx.run_deferred()
             for volume in ctx.volumes.values():
-                if volume.al_gate is not None and volume.al_gate.waiting:
-                    volume.al_gate.pump()
+                if (gate := volume.al_gate) is not None and gate.waiting:
+                    gate.pump()
             if deferred:
                 ctx.run_deferred()
             if ctx.watchers:
                 ctx.ask_watchers()
-            if self._connection.drains:
+            if self._connection.after_drain is not None:
                 self._connection.check_drained()
             if deferred:
                 ctx.run_deferred()
             elif not events:
                 break
-        self._writes.step_ended()
-        if self._reads.took_ns:
-            self._reads.step_ended()
-        ctx.timers.arm()
+        log = self._writes.log
+        if log.due or log.current.count:
+            self._writes.step_ended()
+        if timers.moved:
+            timers.arm()
+        self._steps += 1
+        if not self._steps & 63:
+            ctx.latencies.count_gathered()
 
     # -- questions ----------------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ from replblk.wire.hot import (
     AckPacket,
     DataPacket,
     ack_packet,
+    barrier,
+    barrier_ack,
+    barrier_packet,
     block_ack,
     data_packet,
 )
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 JOINED_BYTES_MAX = 4096
 """A body up to this is copied behind its head: cheaper than another piece to send."""
 _P_DATA = int(Cmd.P_DATA)
+_P_BARRIER, _P_BARRIER_ACK = int(Cmd.P_BARRIER), int(Cmd.P_BARRIER_ACK)
 _BLOCK_ACKS = frozenset(
     (
         *(Cmd.P_RECV_ACK, Cmd.P_WRITE_ACK, Cmd.P_RS_WRITE_ACK, Cmd.P_SUPERSEDED, Cmd.P_NEG_ACK),
@@ -52,14 +56,19 @@ class PeerLink:
         packet: Callable[[Packet], None],
         acks: Callable[[list[AckPacket]], None],
         writes: Callable[[list[DataPacket]], None],
+        barrier: Callable[[bytes], None],
+        barrier_ack: Callable[[bytes, int], None],
         broken: Callable[[ConnState, str], None],
     ) -> None:
-        """acks, writes: told of the data plane's common packets, many at once; packet: of all
-        others, and of these, too, where anything about them is out of the ordinary."""
+        """acks, writes, barrier, barrier_ack: told of the data plane's common packets, of the
+        former many at once; packet: of all others, and of these, too, where anything about them is
+        out of the ordinary."""
         self._ctx = ctx
         self._packet = packet
         self._acks = acks
         self._writes = writes
+        self._barrier = barrier
+        self._barrier_ack = barrier_ack
         self._broken = broken
         self.data: int | None = None
         self.meta: int | None = None
@@ -194,6 +203,26 @@ class PeerLink:
             packet = ack_packet(cmd, volume, sector, block_id, size, seq)
             self._ctx.ports.links.send(link, packet)
 
+    def send_barriers(self, numbers: list[bytes]) -> None:
+        """Send P_BARRIER for each epoch, in this order."""
+        link = self.data
+        if link is None or self.apv < 100:
+            for number in numbers:
+                self.send_raw(Cmd.P_BARRIER, 0, barrier(number))
+            return
+        for number in numbers:
+            self._ctx.ports.links.send(link, barrier_packet(_P_BARRIER, number, 0))
+
+    def send_barrier_acks(self, acks: list[tuple[bytes, int]]) -> None:
+        """Send P_BARRIER_ACK for each epoch: number and set size."""
+        link = self.meta
+        if link is None or self.apv < 100:
+            for number, size in acks:
+                self.send_raw(Cmd.P_BARRIER_ACK, 0, barrier_ack(number, size))
+            return
+        for number, size in acks:
+            self._ctx.ports.links.send(link, barrier_packet(_P_BARRIER_ACK, number, size))
+
     def data_of(self, packet: Packet) -> Buffer:
         """The data of a received block, its digest checked. Raises PeerError."""
         body = memoryview(packet.payload)[DATA_HEADER_BYTES:]
@@ -252,9 +281,16 @@ class PeerLink:
                             if acks := deframer.acks():
                                 self._acks(acks)
                                 continue
-                        elif not self.peer_integrity_alg and (writes := deframer.writes()):
-                            self._writes(writes)
-                            continue
+                            if named := deframer.barrier(_P_BARRIER_ACK):
+                                self._barrier_ack(*named)
+                                continue
+                        elif not self.peer_integrity_alg:
+                            if writes := deframer.writes():
+                                self._writes(writes)
+                                continue
+                            if named := deframer.barrier(_P_BARRIER):
+                                self._barrier(named[0])
+                                continue
                         packet = take()
                         if packet is None:
                             break

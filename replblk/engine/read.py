@@ -64,8 +64,7 @@ class ReadPath:
         self._next_block = 1 << 63
         self._asked: dict[bytes, tuple[ReadRequest, int, int]] = {}
         """By block id: whose, sector, bytes."""
-        self.took_ns: list[int] = []
-        """How long the reads took that this step answered."""
+        self._took_ns = ctx.latencies.read.gathered
 
     # -- ours ---------------------------------------------------------------------------------
 
@@ -201,15 +200,10 @@ class ReadPath:
             read.left = 0
             self._go(read)
 
-    def step_ended(self) -> None:
-        """Put what the step measured into the histogram."""
-        self._ctx.latencies.read.record_all(self.took_ns)
-        self.took_ns.clear()
-
     def _finish(self, read: ReadRequest, errno: int, data: Buffer | None) -> None:
         volume = read.volume
         volume.app_pending -= 1
-        self.took_ns.append(self._ctx.timers.now_ns - read.arrived_ns)
+        self._took_ns.append(self._ctx.timers.now_ns - read.arrived_ns)
         self._ctx.ports.clients.reply(read.number, errno, data)
         assert read.lock is not None
         volume.ranges.release(read.lock)

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from replblk.model.units import DISCARD_BYTES_MAX
 from replblk.wire.framing import Packet
-from replblk.wire.hot import AckPacket, DataPacket, block_ack, data_header, judge_size
+from replblk.wire.hot import (
+    AckPacket,
+    DataPacket,
+    barrier,
+    barrier_ack,
+    block_ack,
+    data_header,
+    judge_size,
+)
 from replblk.wire.packets import ID_SYNCER, Cmd
 
 if TYPE_CHECKING:
@@ -124,4 +132,21 @@ class Runs:
             while at < count and packets[at][0] == number:
                 at += 1
             self._expects_only_bitmap(Cmd.P_DATA, number)
-            self._peer_writes.on_writes(volume, packets[first:at])
+            self._peer_writes.on_writes(
+                volume, packets[first:at] if at - first < count else packets
+            )
+
+    def on_barrier(self, number: bytes) -> None:
+        """P_BARRIER."""
+        if not self._plain():
+            self._packet(Packet(Cmd.P_BARRIER, 0, barrier(number)))
+            return
+        self._expects_only_bitmap(Cmd.P_BARRIER, 0)
+        self._peer_writes.on_barrier(number)
+
+    def on_barrier_ack(self, number: bytes, set_size: int) -> None:
+        """P_BARRIER_ACK."""
+        if self._plain():
+            self._writes.on_barrier_ack(number, set_size)
+        else:
+            self._packet(Packet(Cmd.P_BARRIER_ACK, 0, barrier_ack(number, set_size)))

@@ -20,22 +20,25 @@ class Timers:
         """No deadline is before this one."""
         self._gone = False
         """The earliest one was cancelled or moved: look at all of them before the step ends."""
+        self.moved = False
+        """Whether ``arm`` may have something to tell the clock."""
 
     def set(self, name: Hashable, delay_ns: int, action: Callable[[], None]) -> None:
         """Run *action* once, *delay_ns* from now."""
         when = self._clock.now_ns() + delay_ns
         before = self._due.get(name)
         if before is not None and before[0] == self._earliest:
-            self._gone = True
+            self._gone = self.moved = True
         self._due[name] = (when, action)
         if self._earliest is None or when < self._earliest:
             self._earliest = when
+            self.moved = True
 
     def cancel(self, name: Hashable) -> None:
         """Forget a deadline; harmless if there is none."""
         entry = self._due.pop(name, None)
         if entry is not None and entry[0] == self._earliest:
-            self._gone = True
+            self._gone = self.moved = True
 
     def pending(self, name: Hashable) -> bool:
         """Whether that deadline is set."""
@@ -59,11 +62,12 @@ class Timers:
             if entry is not None and entry[0] == when:
                 del self._due[name]
                 entry[1]()
-        self._gone = True
+        self._gone = self.moved = True
         return bool(ripe)
 
     def arm(self) -> None:
-        """Tell the clock the earliest deadline; called when a step ends."""
+        """Tell the clock the earliest deadline; called when a step ends that ``moved`` one."""
+        self.moved = False
         if self._gone:
             self._gone = False
             self._earliest = min((when for when, _ in self._due.values()), default=None)
@@ -74,3 +78,4 @@ class Timers:
     def woken(self) -> None:
         """The clock's wish was fulfilled: the next ``arm`` must wish again."""
         self._armed = None
+        self.moved = True

@@ -22,18 +22,15 @@ _U32 = struct.Struct(">I")
 class Epoch:
     """Writes between two barriers. ``writes``: those sent to the peer and not yet finished."""
 
-    __slots__ = ("barrier_sent", "count", "number", "writes")
+    __slots__ = ("barrier", "barrier_sent", "count", "number", "writes")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.count = 0
         self.writes: list[WriteRequest] = []
-        self.barrier_sent = False
-
-    @property
-    def barrier(self) -> bytes:
+        self.barrier = _U32.pack(number)
         """The number as P_BARRIER carries it: four bytes, opaque to the receiver."""
-        return _U32.pack(self.number)
+        self.barrier_sent = False
 
 
 class TransferLog:
@@ -65,12 +62,13 @@ class TransferLog:
 
     def due_barriers(self) -> list[Epoch]:
         """Closed epochs whose barrier was not sent yet, in order; now they count as sent."""
-        if not self.due:
-            return []
-        self.due = False
-        due = [epoch for epoch in self._closed if not epoch.barrier_sent]
-        for epoch in due:
-            epoch.barrier_sent = True
+        due: list[Epoch] = []
+        if self.due:
+            self.due = False
+            for epoch in self._closed:
+                if not epoch.barrier_sent:
+                    epoch.barrier_sent = True
+                    due.append(epoch)
         return due
 
     def named_by(self, barrier: bytes, set_size: int) -> Epoch:

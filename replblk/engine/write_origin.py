@@ -27,12 +27,11 @@ from replblk.engine.transfer_log import TransferLog
 from replblk.engine.write_acks import SYNC_STATES, flags_to_send
 from replblk.engine.write_request import ABSENT, DONE, FAILED, PENDING, WriteRequest
 from replblk.engine.write_run import WriteRuns
-from replblk.engine.write_times import WriteTimes
 from replblk.engine.write_way import replicates, way_of
 from replblk.model.errors import PeerError
 from replblk.model.notices import Level
 from replblk.model.vocabulary import ConnState, DiskState
-from replblk.wire.hot import barrier, data_header, trim_header
+from replblk.wire.hot import data_header, trim_header
 from replblk.wire.packets import (
     DP_DISCARD,
     DP_FUA,
@@ -65,7 +64,7 @@ class WriteOrigin:
     def __init__(self, ctx: Context, disk_failure: DiskFailure) -> None:
         self._ctx = ctx
         self._disk_failure = disk_failure
-        self._times = WriteTimes(ctx.latencies)
+        self._latencies = ctx.latencies
         self.log = TransferLog()
         self._block_ids = map(_BLOCK_ID.pack, count(1))
         self._unacked: dict[bytes, WriteRequest] = {}
@@ -75,7 +74,6 @@ class WriteOrigin:
         self._ko = KoCount(ctx, self.log)
         self.runs = WriteRuns(
             ctx,
-            self._times,
             self.log,
             self._unacked,
             self._block_ids,
@@ -160,10 +158,8 @@ class WriteOrigin:
                     Cmd.P_OUT_OF_SYNC, BlockDesc(write.sector, write.size), volume.number
                 )
         now_ns = write.submitted_ns = self._ctx.timers.now_ns
-        if now_ns == write.arrived_ns:
-            self._times.at_once += 1
-        else:
-            self._times.waited(write.granted_ns - write.arrived_ns, now_ns - write.granted_ns)
+        self._latencies.admission.record(write.granted_ns - write.arrived_ns)
+        self._latencies.activity_log.record(now_ns - write.granted_ns)
         if local:
             write.local = PENDING
             self._write_local(write)
@@ -313,14 +309,14 @@ class WriteOrigin:
             )
         else:
             write.local = DONE
-            self._times.disk_ns.append(self._ctx.timers.now_ns - write.submitted_ns)
+            self._latencies.disk.record(self._ctx.timers.now_ns - write.submitted_ns)
         if write.net != PENDING or write.enough:
             self._maybe_complete(write)
 
     def _net_done(self, write: WriteRequest, ok: bool) -> None:
         write.net = DONE if ok else FAILED
         if ok:
-            self._times.peer_ns.append(self._ctx.timers.now_ns - write.sent_ns)
+            self._latencies.peer.record(self._ctx.timers.now_ns - write.sent_ns)
         else:
             write.volume.mark_out_of_sync(write.sector, write.size)
         if write.local != PENDING and not write.completed:
@@ -354,7 +350,7 @@ class WriteOrigin:
     def _complete(self, write: WriteRequest, errno: int) -> None:
         """Reply to the client (once the generation is durable) and let overlapping writes go on."""
         write.completed = True
-        self._times.write_ns.append(self._ctx.timers.now_ns - write.arrived_ns)
+        self._latencies.write.record(self._ctx.timers.now_ns - write.arrived_ns)
         volume, number = write.volume, write.number
         volume.app_pending -= 1
         clients = self._ctx.ports.clients
@@ -388,8 +384,8 @@ class WriteOrigin:
 
     def send_barriers(self) -> None:
         """Send the barrier of every closed epoch."""
-        for epoch in self.log.due_barriers():
-            self._ctx.peer.send_raw(Cmd.P_BARRIER, 0, barrier(epoch.barrier))
+        if due := self.log.due_barriers():
+            self._ctx.peer.send_barriers([epoch.barrier for epoch in due])
 
     def step_ended(self) -> None:
         """Nothing more follows for the moment: closed epochs get their barrier, but not in haste.
@@ -397,7 +393,6 @@ class WriteOrigin:
         The next write carries it along; only when none comes does it go alone. A flush waits for
         it, so then it goes at once.
         """
-        self._times.step_ended()
         log = self.log
         if not log.due and not (log.current.count and not self._ko.armed):
             return

@@ -23,7 +23,7 @@ from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, al_extents_of
 from replblk.model.vocabulary import SOURCE_STATES, ConnState, DiskState
 from replblk.rules.generations import Rotation, rotation_alone
-from replblk.wire.hot import ack_packet, barrier_ack, parse_data, parse_trim
+from replblk.wire.hot import ack_packet, parse_data, parse_trim
 from replblk.wire.packets import (
     DP_DISCARD,
     DP_FUA,
@@ -94,7 +94,7 @@ class WritePeer:
         self._waiting: list[PeerWrite] = []
         self._storing = 0
         """Writes given to the disk and not answered."""
-        self._barrier_acks: list[bytes] = []
+        self._barrier_acks: list[tuple[bytes, int]] = []
         """Due, and to be sent with the next acknowledgement of a write."""
         self.epochs = EpochsReceived(self._make_durable, self._ack_barrier)
         self._told = self._all_stored  # one object: answers that go there are told together
@@ -431,8 +431,10 @@ class WritePeer:
         seq = volume.next_seq()
         self._ctx.peer.send_ack(cmd, volume.number, write.sector, write.block_id, size, seq)
 
-    def _make_durable(self, epoch: ReceivedEpoch) -> None:
+    def _make_durable(self, epoch: ReceivedEpoch) -> bool:
         """All writes of an epoch are done: flush the disks unless each write already was."""
+        if self._ctx.persist:
+            return True
         session = self._session
 
         def settled(durable: bool) -> None:
@@ -445,26 +447,24 @@ class WritePeer:
             self.epochs.flushed(epoch)
             self.release_waiting()
 
-        if self._ctx.persist:
-            self.epochs.flushed(epoch)
-        else:
-            flush_epoch(self._ctx, self._disk_failure, epoch, settled)
+        flush_epoch(self._ctx, self._disk_failure, epoch, settled)
+        return False
 
     def _ack_barrier(self, number: bytes, size: int) -> None:
         """P_BARRIER_ACK, later in this step; or, while writes are on their way to the disk, with
         the next of their acknowledgements: one packet less to wake the sender for."""
         if not self._barrier_acks:
             self._ctx.defer(self._barrier_acks_due)
-        self._barrier_acks.append(barrier_ack(number, size))
+        self._barrier_acks.append((number, size))
 
     def _barrier_acks_due(self) -> None:
         if not self._storing:
             self._send_barrier_acks()
 
     def _send_barrier_acks(self) -> None:
-        due, self._barrier_acks = self._barrier_acks, []
-        for ack in due:
-            self._ctx.peer.send_raw(Cmd.P_BARRIER_ACK, 0, ack)
+        if due := self._barrier_acks:
+            self._barrier_acks = []
+            self._ctx.peer.send_barrier_acks(due)
 
     def _throttle(self) -> None:
         link = self._ctx.peer.data

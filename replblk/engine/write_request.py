@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from replblk.engine.ports import ClientRequest
     from replblk.engine.transfer_log import Epoch
     from replblk.engine.volume import Volume
-    from replblk.model.latency import Latencies
 
 PENDING, DONE, FAILED, ABSENT = range(4)
 """What became of the local or the peer's part of a request."""
@@ -45,12 +44,6 @@ class WriteRequest:
         self.unmap = request.unmap or request.kind == "trim"
         first = self.sector // AL_EXTENT_SECTORS
         self.extents = range(first, (self.sector + (self.size >> 9) - 1) // AL_EXTENT_SECTORS + 1)
-
-    def submitted(self, latencies: Latencies, now_ns: int) -> None:
-        """Range and activity log are had: from now on disk and peer work."""
-        self.submitted_ns = now_ns
-        latencies.admission.record(self.granted_ns - self.arrived_ns)
-        latencies.activity_log.record(now_ns - self.granted_ns)
 
 
 class Flush:

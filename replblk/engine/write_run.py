@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from replblk.engine.ports import Buffer, ClientRequest
     from replblk.engine.transfer_log import TransferLog
     from replblk.engine.volume import Volume
-    from replblk.engine.write_times import WriteTimes
     from replblk.wire.hot import AckPacket
 
 _P_DATA, _P_WRITE_ACK = int(Cmd.P_DATA), int(Cmd.P_WRITE_ACK)
@@ -41,7 +40,6 @@ class WriteRuns:
     def __init__(
         self,
         ctx: Context,
-        times: WriteTimes,
         log: TransferLog,
         unacked: dict[bytes, WriteRequest],
         block_ids: Iterator[bytes],
@@ -63,7 +61,10 @@ class WriteRuns:
         self._acked = acked
         self._completes = completes
         self._forgets = forgets
-        self._times = times
+        latencies = ctx.latencies
+        self._admission, self._activity_log = latencies.admission, latencies.activity_log
+        self._disk_ns, self._peer_ns = latencies.disk.gathered, latencies.peer.gathered
+        self._write_ns = latencies.write.gathered
         self._told = self._all_local_done  # one object: answers that go there are told together
 
     def on_writes(self, volume: Volume, requests: list[ClientRequest]) -> None:
@@ -138,7 +139,8 @@ class WriteRuns:
         if not count:
             return at
         epoch.count += count
-        self._times.at_once += count
+        self._admission.at_once += count
+        self._activity_log.at_once += count
         volume.packet_seq = seq
         volume.app_pending += count
         volume.peer_pending += count
@@ -172,7 +174,7 @@ class WriteRuns:
             volume.peer_pending -= 1
             write.rs_ack = False
             write.net = DONE
-            self._times.peer_ns.append(now_ns - write.sent_ns)
+            self._peer_ns.append(now_ns - write.sent_ns)
             if write.local != PENDING and not write.completed:
                 ready.append(write)
         if ready:
@@ -185,7 +187,7 @@ class WriteRuns:
                 self._stored(write, errno)
             return
         now_ns = self._ctx.timers.now_ns
-        self._times.disk_ns += [now_ns - write.submitted_ns for write in writes]
+        self._disk_ns += [now_ns - write.submitted_ns for write in writes]
         ready: list[WriteRequest] = []
         for write in writes:
             write.local = DONE
@@ -211,7 +213,7 @@ class WriteRuns:
                 self._completes(write)
                 continue
             write.completed = True
-            self._times.write_ns.append(now_ns - write.arrived_ns)
+            self._write_ns.append(now_ns - write.arrived_ns)
             volume.app_pending -= 1
             answered.append(write.number)
             if write.epoch is None:

@@ -3,7 +3,8 @@
 A bucket holds durations of less than its bound, each bound twice the one before: 8 microseconds to
 17 seconds, and one for what is longer. Durations in nanoseconds. Times are taken once for each step
 of the node and each batch of a disk, so what happens within one step counts as nothing; the work
-itself is in the phases of a turn, each counted once for all requests of that turn.
+itself is in the phases of a turn, each counted once for all requests of that turn. A duration is
+only noted at first: it is sorted into its bucket with many others, or when somebody looks.
 """
 
 from __future__ import annotations
@@ -34,31 +35,46 @@ and peer (send, the peer's own disk, acknowledgement) side by side, reply."""
 
 
 class Histogram:
-    """Durations of one phase."""
+    """Durations of one phase.
 
-    __slots__ = ("counts", "sum_ns")
+    gathered: durations that were noted and not counted yet. Who is in a hurry appends to it, and it
+    stays the same list; somebody has to call ``count_gathered`` now and then. at_once: so many took
+    no time, and are not counted yet.
+    """
+
+    __slots__ = ("_counts", "_sum_ns", "at_once", "gathered", "record")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_NS) + 1)
-        self.sum_ns = 0
-
-    def record(self, duration_ns: int) -> None:
+        self._counts = [0] * (len(BOUNDS_NS) + 1)
+        self._sum_ns = 0
+        self.gathered: list[int] = []
+        self.at_once = 0
+        self.record = self.gathered.append
         """One more."""
-        number = (duration_ns >> _SHIFT).bit_length()
-        self.counts[number if number < 22 else 22] += 1
-        self.sum_ns += duration_ns
 
-    def record_all(self, durations_ns: list[int]) -> None:
-        """So many more: what a step gathered."""
-        counts = self.counts
-        for duration_ns in durations_ns:
+    def count_gathered(self) -> None:
+        """Put what was gathered into the buckets. Other threads may go on gathering."""
+        counts = self._counts
+        counts[0] += self.at_once
+        self.at_once = 0
+        taken = self.gathered.copy()
+        del self.gathered[: len(taken)]
+        for duration_ns in taken:
             number = (duration_ns >> _SHIFT).bit_length()
             counts[number if number < 22 else 22] += 1
-        self.sum_ns += sum(durations_ns)
+        self._sum_ns += sum(taken)
 
-    def record_at_once(self, count: int) -> None:
-        """So many that took no time."""
-        self.counts[0] += count
+    @property
+    def counts(self) -> list[int]:
+        """How many there were, by bucket."""
+        self.count_gathered()
+        return self._counts
+
+    @property
+    def sum_ns(self) -> int:
+        """How long all of them took together."""
+        self.count_gathered()
+        return self._sum_ns
 
     @property
     def count(self) -> int:
@@ -76,14 +92,6 @@ class Histogram:
             if left <= 0:
                 return BOUNDS_NS[0] << number
         return BOUNDS_NS[0] << len(BOUNDS_NS)
-
-
-def record_each(durations: list[tuple[Histogram, int]]) -> None:
-    """One more for each of these: the phases of a turn in one call."""
-    for histogram, duration_ns in durations:
-        number = (duration_ns >> _SHIFT).bit_length()
-        histogram.counts[number if number < 22 else 22] += 1
-        histogram.sum_ns += duration_ns
 
 
 class Latencies:
@@ -109,6 +117,12 @@ class Latencies:
         self.phases = {name: Histogram() for name in PHASES}
         for name, histogram in self.phases.items():
             setattr(self, name, histogram)
+
+    def count_gathered(self) -> None:
+        """Put what was gathered into the buckets, so that it takes no memory."""
+        for histogram in self.phases.values():
+            if histogram.gathered or histogram.at_once:
+                histogram.count_gathered()
 
 
 def latency_text(latencies: Latencies) -> str:

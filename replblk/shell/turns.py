@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from replblk.engine.ports import ClientRequest, Command, DiskAnswer
-from replblk.model.latency import Histogram, Latencies, record_each
+from replblk.model.latency import Histogram, Latencies
 
 ROUNDS_MAX = 4
 """Steps in one turn of the loop: what the ports answer at once is taken up at once, but sockets are
@@ -98,13 +98,15 @@ class Turns:
         latencies: Latencies | None = None,
     ) -> None:
         """latencies: how long turns and their parts take is noted there."""
-        self._latencies = latencies or Latencies()
+        latencies = latencies or Latencies()
+        self._step_ns, self._turn_ns = latencies.step.gathered, latencies.turn.gathered
+        self._reply_ns = latencies.reply.gathered
         self._loop = loop
         self._on_bug = on_bug
         self._node: SteppedNode
         """Not there before ``drive``: an event before that is a bug."""
         self._first: list[Callable[[], None]] = []
-        self._ports: list[tuple[GatheringPort, Histogram | None]] = []
+        self._ports: list[tuple[GatheringPort, list[int] | None]] = []
         self._last: list[Callable[[], None]] = []
         self._running = False
         self._due = True
@@ -127,7 +129,7 @@ class Turns:
     def after_step(self, port: GatheringPort, latency: Histogram | None = None) -> None:
         """Have *port* carry out what it was given, after every step and after the ports added
         before; how long that takes is noted in *latency*."""
-        self._ports.append((port, latency))
+        self._ports.append((port, latency.gathered if latency is not None else None))
 
     def soon(self, action: Callable[[], None]) -> None:
         """Call *action* when all that is being done now is done: at the end of a running turn, or
@@ -208,8 +210,7 @@ class Turns:
         if self._stopped:
             return
         self._running = True
-        clock, latencies = time.monotonic_ns, self._latencies
-        took: list[tuple[Histogram, int]] = []
+        clock = time.monotonic_ns
         began_ns = now_ns = clock()
         try:
             for _ in range(ROUNDS_MAX):
@@ -220,13 +221,13 @@ class Turns:
                 self._due = False
                 self._node.step()
                 then_ns, now_ns = now_ns, clock()
-                took.append((latencies.step, now_ns - then_ns))
-                for port, latency in self._ports:
+                self._step_ns.append(now_ns - then_ns)
+                for port, took_ns in self._ports:
                     if port.due:
                         port.end_step()
-                        if latency is not None:
+                        if took_ns is not None:
                             then_ns, now_ns = now_ns, clock()
-                            took.append((latency, now_ns - then_ns))
+                            took_ns.append(now_ns - then_ns)
                 if not self._due or self._stopped:
                     break
         except Exception:
@@ -242,6 +243,5 @@ class Turns:
             for action in last:
                 action()
             then_ns, now_ns = now_ns, clock()
-            took.append((latencies.reply, now_ns - then_ns))
-        took.append((latencies.turn, now_ns - began_ns))
-        record_each(took)
+            self._reply_ns.append(now_ns - then_ns)
+        self._turn_ns.append(now_ns - began_ns)

@@ -17,11 +17,13 @@ from replblk.model.errors import PeerError
 from replblk.wire.commands import PRO_VERSION_UNAGREED, SPECS, UNAGREED_ONLY, Cmd, Socket, Spec
 from replblk.wire.hot import (
     ACK_PACKET_BYTES,
+    BARRIER_PACKET_BYTES,
     MAGIC_100,
     AckPacket,
     Buffer,
     DataPacket,
     acks_at,
+    barrier_at,
     data_at,
     header100,
 )
@@ -231,6 +233,19 @@ class Deframer:
             return []
         found, self._used = data_at(self._stream, self._used, _P_DATA, _P_DATA_MAX)
         self.empty = self._used == len(self._stream)
+        return found
+
+    def barrier(self, command: int) -> tuple[bytes, int] | None:
+        """The same for one P_BARRIER or P_BARRIER_ACK, whichever *command* is: its number and, of
+        the latter, the set size."""
+        stream, used = self._stream, self._used
+        at = used + _COMMAND_AT
+        if self._head is not None or self.apv < 100 or at >= len(stream) or stream[at] != command:
+            return None
+        found = barrier_at(stream, used, command)
+        if found is not None:
+            self._used = used + BARRIER_PACKET_BYTES
+            self.empty = self._used == len(stream)
         return found
 
     def _take_header(self) -> tuple[Spec, int, int] | None:

@@ -25,11 +25,13 @@ _DATA_PACKET = Struct(">IHHIIQ8sII")
 _ACK_PACKET = Struct(">IHHIIQ8sII")
 _BARRIER = Struct(">4s4x")
 _BARRIER_ACK = Struct(">4sI")
+_BARRIER_PACKET = Struct(">IHHII4sI")
 
 
 AckPacket = tuple[int, int, int, int, int, int, bytes, int, int]
 """magic, volume, command, payload length, pad, sector, block_id, blksize, seq_num."""
 ACK_PACKET_BYTES = _ACK_PACKET.size
+BARRIER_PACKET_BYTES = _BARRIER_PACKET.size
 DataPacket = tuple[int, int, bytes, int, int, bytes]
 """volume, sector, block_id, seq_num, dp_flags, data."""
 
@@ -150,6 +152,23 @@ def parse_barrier_ack(payload: Buffer) -> tuple[bytes, int]:
     _exactly(payload, 8, "a barrier's acknowledgement")
     number, set_size = _BARRIER_ACK.unpack(payload)
     return number, set_size
+
+
+def barrier_packet(cmd: int, number: bytes, set_size: int) -> bytes:
+    """Header 100 and ``barrier_ack`` in one; with 0 as *set_size* it is that of ``barrier``."""
+    return _BARRIER_PACKET.pack(MAGIC_100, 0, cmd, 8, 0, number, set_size)
+
+
+def barrier_at(stream: bytes | bytearray, at: int, command: int) -> tuple[bytes, int] | None:
+    """(number, set_size) of the whole P_BARRIER or P_BARRIER_ACK (*command*) with a header 100 that
+    *stream* holds at byte *at*; of the former only the number means anything. None: there is
+    another packet, or anything is odd."""
+    if at + BARRIER_PACKET_BYTES > len(stream):
+        return None
+    magic, _, cmd, length, pad, number, size = _BARRIER_PACKET.unpack_from(stream, at)
+    if magic != MAGIC_100 or cmd != command or length != 8 or pad:
+        return None
+    return number, size
 
 
 def block_request(sector: int, block_id: bytes, blksize: int) -> bytes:

@@ -14,10 +14,9 @@ class Bench:
         self.at_once = at_once
         self.epochs = EpochsReceived(self._make_durable, lambda b, n: self.acks.append((b, n)))
 
-    def _make_durable(self, epoch: ReceivedEpoch) -> None:
+    def _make_durable(self, epoch: ReceivedEpoch) -> bool:
         self.ready.append(epoch)
-        if self.at_once:
-            self.epochs.flushed(epoch)
+        return self.at_once
 
 
 def test_acknowledged_once_all_writes_are_done() -> None:

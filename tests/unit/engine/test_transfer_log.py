@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from replblk.engine.transfer_log import TransferLog
+from replblk.engine.transfer_log import Epoch, TransferLog
 from replblk.model.errors import PeerError
 
 
@@ -106,7 +106,7 @@ def test_the_oldest_write_tells_how_long_the_peer_has_been_owing() -> None:
 def test_barrier_numbers_wrap() -> None:
     log = TransferLog()
     log._number = 0xFFFFFFFF
-    log.current.number = 0xFFFFFFFF
+    log.current = Epoch(log._number)
     for _ in range(2):
         write: Any = Write()
         log.add(write)
