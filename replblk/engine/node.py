@@ -161,7 +161,7 @@ class Node:
         )
         self._routes = self._table()
         runs.wire(
-            plain=lambda: self._handshake.protocol_received and not self._handshake.active,
+            handshake=self._handshake,
             expects_only_bitmap=self._exchange.expects_only_bitmap,
             refused=lambda volume: self._follow.news.refused(volume),
             writes=self._writes,

@@ -24,6 +24,7 @@ from replblk.wire.packets import ID_SYNCER, Cmd
 
 if TYPE_CHECKING:
     from replblk.engine.context import Context
+    from replblk.engine.handshake import Handshake
     from replblk.engine.ports import ClientRequest
     from replblk.engine.volume import Volume
     from replblk.engine.write_origin import WriteOrigin
@@ -42,16 +43,17 @@ class Runs:
     def wire(
         self,
         *,
-        plain: Callable[[], bool],
+        handshake: Handshake,
         expects_only_bitmap: Callable[[Cmd, int], None],
         refused: Callable[[Volume], None],
         writes: WriteOrigin,
         peer_writes: WritePeer,
         read: Callable[[Volume, ClientRequest], None],
     ) -> None:
-        """plain: whether packets of the data plane are in place now. expects_only_bitmap: raises
-        PeerError while a volume's bitmap is due. refused: told that the peer refused a write."""
-        self._plain = plain
+        """handshake: whose end means that packets of the data plane are in place.
+        expects_only_bitmap: raises PeerError while a volume's bitmap is due. refused: told that the
+        peer refused a write."""
+        self._handshake = handshake
         self._expects_only_bitmap = expects_only_bitmap
         self._refused = refused
         self._writes = writes
@@ -83,7 +85,8 @@ class Runs:
     def on_acks(self, acks: list[AckPacket]) -> None:
         """Acknowledgements of writes in a row."""
         ctx, peer = self._ctx, self._ctx.peer
-        plain, meta = self._plain(), peer.meta
+        handshake, meta = self._handshake, peer.meta
+        plain = handshake.protocol_received and not handshake.active
         first = acks[0][1]
         volume = ctx.volumes.get(first)
         if volume is not None and plain:
@@ -118,7 +121,8 @@ class Runs:
     def on_data(self, packets: list[DataPacket]) -> None:
         """P_DATA in a row; those of one volume as one list."""
         peer, volumes = self._ctx.peer, self._ctx.volumes
-        plain, link = self._plain(), peer.data
+        handshake, link = self._handshake, peer.data
+        plain = handshake.protocol_received and not handshake.active
         at, count = 0, len(packets)
         while at < count and peer.data == link:
             first, number = at, packets[at][0]
@@ -138,7 +142,8 @@ class Runs:
 
     def on_barrier(self, number: bytes) -> None:
         """P_BARRIER."""
-        if not self._plain():
+        handshake = self._handshake
+        if not handshake.protocol_received or handshake.active:
             self._packet(Packet(Cmd.P_BARRIER, 0, barrier(number)))
             return
         self._expects_only_bitmap(Cmd.P_BARRIER, 0)
@@ -146,7 +151,8 @@ class Runs:
 
     def on_barrier_ack(self, number: bytes, set_size: int) -> None:
         """P_BARRIER_ACK."""
-        if self._plain():
+        handshake = self._handshake
+        if handshake.protocol_received and not handshake.active:
             self._writes.on_barrier_ack(number, set_size)
         else:
             self._packet(Packet(Cmd.P_BARRIER_ACK, 0, barrier_ack(number, set_size)))

@@ -9,6 +9,8 @@ only noted at first: it is sorted into its bucket with many others, or when some
 
 from __future__ import annotations
 
+from collections import Counter
+
 _SHIFT = 13
 BOUNDS_NS = tuple(1 << _SHIFT + number for number in range(22))
 """Upper bounds of all buckets but the last."""
@@ -59,9 +61,9 @@ class Histogram:
         self.at_once = 0
         taken = self.gathered.copy()
         del self.gathered[: len(taken)]
-        for duration_ns in taken:
+        for duration_ns, count in Counter(taken).items():  # many of one step are alike
             number = (duration_ns >> _SHIFT).bit_length()
-            counts[number if number < 22 else 22] += 1
+            counts[number if number < 22 else 22] += count
         self._sum_ns += sum(taken)
 
     @property

@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Callable
 
-from replblk.engine.ports import DiskAnswer
+from replblk.engine.ports import Buffer, DiskAnswer
 from replblk.model.latency import Latencies
 from replblk.shell.backing_device import BackingDevice
 from replblk.shell.buffers import Pool, Slot, aligned_bytes
@@ -291,27 +291,43 @@ class RingDisk(GatheringDisk):
 
     def _begin_batches(self) -> None:
         now_ns = time.monotonic_ns()
+        gathered = self._gathered
+        if len(gathered) == 1 and self._batches < BATCHES_MAX and not self.failed:
+            op = gathered[0]
+            if op.data is not None and op.durable and not self._waits_since_ns:
+                gathered.clear()
+                self._latencies.disk_queue.at_once += 1
+                self._begin_lone(op, op.data, now_ns)
+                return
         since_ns = self._waits_since_ns or now_ns
         while self._gathered and self._batches < BATCHES_MAX:
             self._latencies.disk_queue.record(now_ns - since_ns)
             self._begin_batch(now_ns)
         self._waits_since_ns = since_ns if self._gathered else 0
 
+    def _begin_lone(self, op: WriteOp, data: Buffer, now_ns: int) -> None:
+        """``_begin_batch`` for a write alone that is to be durable, the straight way."""
+        length = op.length
+        batch = Batch([op], False, now_ns)
+        batch.left = 1
+        self._batches += 1
+        slot = self._pool.take(length)
+        batch.slots.append(slot)
+        slot.view[:length] = data
+        if self._ring.pending:
+            self._make_room(1)
+        self._numbers = number = self._numbers + 1
+        self._flying[number] = (batch, batch.ops, slot.address, length, RWF_DSYNC)
+        write = (number, op.offset, slot.address, length)
+        self._ring.transfers(WRITE, self._fd, [write], RWF_DSYNC)
+
     def _begin_batch(self, now_ns: int) -> None:
-        gathered = self._gathered
-        ops: list[WriteOp] = []
-        writes: list[WriteOp] = []
-        zeroes: list[WriteOp] = []
-        size = durable = 0
-        while gathered and len(ops) < BATCH_OPS_MAX and size < BATCH_BYTES_MAX:
-            op = gathered.popleft()
-            ops.append(op)
-            durable += op.durable
-            if op.data is not None:
-                writes.append(op)
-                size += op.length
-            elif op.length:
-                zeroes.append(op)
+        ops, size = self._take_batch()
+        durable = sum([op.durable for op in ops])
+        writes = [op for op in ops if op.data is not None]
+        zeroes = (
+            [op for op in ops if op.data is None and op.length] if len(writes) < len(ops) else []
+        )
         self._batches += 1
         if self.failed:
             for op in ops:
@@ -328,6 +344,23 @@ class RingDisk(GatheringDisk):
             self._zero(batch, op)
         if not batch.left:
             self._flush(batch)  # nothing but flushes
+
+    def _take_batch(self) -> tuple[list[WriteOp], int]:
+        """The operations of the next batch, and how many bytes of data they have."""
+        gathered = self._gathered
+        if len(gathered) <= BATCH_OPS_MAX:
+            ops = list(gathered)
+            size = sum([op.length for op in ops if op.data is not None])
+            if size <= BATCH_BYTES_MAX:
+                gathered.clear()
+                return ops, size
+        ops, size = [], 0
+        while gathered and len(ops) < BATCH_OPS_MAX and size < BATCH_BYTES_MAX:
+            op = gathered.popleft()
+            ops.append(op)
+            if op.data is not None:
+                size += op.length
+        return ops, size
 
     def _write_runs(self, batch: Batch, runs: list[list[WriteOp]], left: int, flags: int) -> None:
         """Copy the data, *left* bytes, one behind the other into few pieces of aligned memory, and
