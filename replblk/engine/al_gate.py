@@ -27,6 +27,9 @@ class AlGate:
         self._log = log
         self.waiting: deque[tuple[range, Go]] = deque()
         """Who wants cold extents, in order."""
+        self.full = False
+        """Those who wait found every extent in use, when it was looked at last: some are given back
+        when the peer acknowledges a barrier."""
         self._writing: Change | None = None
         self._closed = False
         self._held = False
@@ -71,6 +74,7 @@ class AlGate:
         for extents, _ in self.waiting:
             wanted.update((extent, None) for extent in extents)
         change = self._log.prepare(list(wanted))
+        self.full = change is None
         if change is None:
             return False
         self._writing = change

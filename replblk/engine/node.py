@@ -382,7 +382,7 @@ class Node:
         Nothing is called that has nothing to do: a step's own cost is much of a lone request's.
         """
         ctx, events, deferred = self._ctx, self._events, self._ctx.deferred
-        timers = ctx.timers
+        timers, log = ctx.timers, self._writes.log
         while True:
             timers.run_due()
             while events:
@@ -395,6 +395,8 @@ class Node:
             for volume in ctx.volumes.values():
                 if (gate := volume.al_gate) is not None and gate.waiting:
                     gate.pump()
+                    if gate.full and gate.waiting:
+                        log.awaited = True
             if deferred:
                 ctx.run_deferred()
             if ctx.watchers:
@@ -405,7 +407,6 @@ class Node:
                 ctx.run_deferred()
             elif not events:
                 break
-        log = self._writes.log
         if log.due or log.current.count:
             self._writes.step_ended()
         if timers.moved:

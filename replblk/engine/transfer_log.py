@@ -42,6 +42,8 @@ class TransferLog:
         self._closed: deque[Epoch] = deque()
         self.due = False
         """Whether a closed epoch's barrier was not sent yet."""
+        self.awaited = False
+        """A write is answered when the next barrier is acknowledged: it is not to wait."""
 
     def __len__(self) -> int:
         return len(self._closed) + bool(self.current.count)
@@ -64,7 +66,7 @@ class TransferLog:
         """Closed epochs whose barrier was not sent yet, in order; now they count as sent."""
         due: list[Epoch] = []
         if self.due:
-            self.due = False
+            self.due = self.awaited = False
             for epoch in self._closed:
                 if not epoch.barrier_sent:
                     epoch.barrier_sent = True
@@ -112,7 +114,7 @@ class TransferLog:
         self.close()
         writes = [write for epoch in self._closed for write in epoch.writes]
         self._closed.clear()
-        self.due = False
+        self.due = self.awaited = False
         return writes
 
     def oldest_ns(self) -> int | None:

@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from replblk.engine.ports import Buffer, ClientRequest
     from replblk.engine.volume import Volume
 
-BARRIER_IDLE_NS = 3_000_000
-"""How long a closed epoch waits for a write that would carry its barrier."""
+BARRIER_IDLE_NS = 10_000_000
+"""How long a closed epoch waits for a write that would carry its barrier. What is still without
+its acknowledgement when the connection is lost is resynced; nobody waits for it meanwhile."""
 _BLOCK_ID = struct.Struct(">Q")
 _P_RECV_ACK, _P_RS_WRITE_ACK = int(Cmd.P_RECV_ACK), int(Cmd.P_RS_WRITE_ACK)
 _P_NEG_ACK = int(Cmd.P_NEG_ACK)
@@ -210,6 +211,7 @@ class WriteOrigin:
             head = data_header(write.sector, write.block_id, seq, flags)
             peer.send_data(Cmd.P_DATA, volume.number, head, bytes(write.size))
         volume.peer_pending += 1
+        log.awaited |= way.barrier_tells
         if way.barrier_tells or log.current.count >= way.net.max_epoch_size:
             log.close()
 
@@ -233,6 +235,7 @@ class WriteOrigin:
         write.enough = not flags & (DP_SEND_WRITE_ACK | DP_SEND_RECEIVE_ACK)
         volume.peer_pending += 1
         way = way_of(self._ctx, volume)
+        self.log.awaited |= way.barrier_tells
         if way.barrier_tells or self.log.current.count >= way.net.max_epoch_size:
             self.log.close()
 
@@ -336,8 +339,10 @@ class WriteOrigin:
         good_here = write.local == DONE and state.disk is DiskState.UP_TO_DATE
         if write.net == PENDING and not (write.enough and good_here):
             # Without a good local copy only the peer's disk counts; with A and B its barrier tells.
-            if write.enough and write.epoch is self.log.current:
-                self.log.close()
+            if write.enough:
+                self.log.awaited = True
+                if write.epoch is self.log.current:
+                    self.log.close()
             return
         good_there = write.net == DONE and state.pdsk is DiskState.UP_TO_DATE
         if not good_here and not good_there and state.susp_nod and write.epoch is None:
@@ -391,7 +396,7 @@ class WriteOrigin:
         """Nothing more follows for the moment: closed epochs get their barrier, but not in haste.
 
         The next write carries it along; only when none comes does it go alone. A flush waits for
-        it, so then it goes at once.
+        it, or a write that only the peer's disk has: then it goes at once.
         """
         log = self.log
         if not log.due and not (log.current.count and not self._ko.armed):
@@ -402,7 +407,7 @@ class WriteOrigin:
             self._ko.watch()
         if not log.due:
             return
-        if self.flushes.pending:
+        if self.flushes.pending or log.awaited:
             self.send_barriers()
         elif not self._ctx.timers.pending("barrier"):
             self._ctx.timers.set("barrier", BARRIER_IDLE_NS, self.send_barriers)
