@@ -299,6 +299,17 @@ class Connection(asyncio.BufferedProtocol):
         if self._gone:
             return
         self._send()
+        if (
+            self._reading
+            and self._writable
+            and not self._rest
+            and not self._ending
+            and not self._no_more_input
+            and (transmission := self._transmission) is not None
+            and transmission.quiet
+        ):
+            self._account()  # it reads on, as before: sending what was ready makes nothing full
+            return
         if self._rest and self._writable and not self._ending:
             rest = memoryview(self._rest)
             self._rest = rest[self._feed(rest) :]

@@ -74,7 +74,18 @@ class ReadPath:
             volume.paused.append(lambda: self.on_read(volume, request))
             return
         volume.app_pending += 1
-        self._admit(ReadRequest(volume, request, self._ctx.timers.now_ns))
+        read = ReadRequest(volume, request, self._ctx.timers.now_ns)
+        way, sector, size = way_of(self._ctx, volume), read.sector, read.size
+        if (
+            way.good_here
+            and not way.suspended
+            and sector + (size >> 9) <= volume.capacity_sectors
+            and (claim := volume.ranges.claim(sector, size, exclusive=False)) is not None
+        ):  # nothing is in its way, and its data are here: what is asked below comes to this
+            read.lock = claim
+            self._read_here(read)
+        else:
+            self._admit(read)
 
     def _admit(self, read: ReadRequest) -> None:
         volume = read.volume
@@ -109,10 +120,7 @@ class ReadPath:
             and volume.is_in_sync(read.sector, read.size)
         )
         if good_here and not read.tried_local:
-            read.tried_local = True
-            volume.read_sectors += read.size >> 9
-            offset = sector_offset(read.sector)
-            self._ctx.io.read(volume, offset, read.size, partial(self._local_done, read))
+            self._read_here(read)
         elif volume.state.pdsk is DiskState.UP_TO_DATE and volume.state.conn >= ConnState.CONNECTED:
             self._ask_peer(read)
         else:
@@ -122,6 +130,13 @@ class ReadPath:
                 volume.number,
             )
             self._finish(read, errnos.EIO, None)
+
+    def _read_here(self, read: ReadRequest) -> None:
+        volume = read.volume
+        read.tried_local = True
+        volume.read_sectors += read.size >> 9
+        offset = sector_offset(read.sector)
+        self._ctx.io.read(volume, offset, read.size, partial(self._local_done, read))
 
     def _local_done(self, read: ReadRequest, errno: int, data: Buffer | None) -> None:
         if errno == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from replblk.engine.write_origin import BARRIER_IDLE_NS
 from replblk.model.vocabulary import Protocol
 from tests.support.lab import BLOCK, EXTENT, Lab
 
@@ -37,6 +38,29 @@ def test_an_extent_stays_in_the_log_until_the_peer_has_its_writes_for_good() -> 
     hot, bits = lab.durable_extents("alpha"), lab.durable_bits("alpha")
     for extent in doubtful:
         assert extent in hot or extent * 1024 in bits
+
+
+def test_a_write_that_finds_the_log_full_does_not_wait_for_idle_barriers() -> None:
+    """All seven extents are held by writes that are answered soon; no other carries a barrier."""
+    lab = unacknowledged(device_bytes=64 << 20, al_extents=7)
+    for extent in range(7):
+        lab.write("alpha", extent * EXTENT, DATA)
+    lab.run_for(0.1)
+    for extent in range(7):
+        lab.submit("alpha", "write", extent * EXTENT, BLOCK, data=DATA)
+    cold = lab.submit("alpha", "write", 10 * EXTENT, BLOCK, data=DATA)
+    lab.run_for(BARRIER_IDLE_NS / 2e9)
+    assert cold.done
+
+
+def test_a_write_that_only_the_peers_disk_has_is_answered_without_waiting_for_another() -> None:
+    lab = unacknowledged()
+    lab.fail("alpha", "data", "write")
+    lab.write("alpha", 0, DATA)
+    write = lab.submit("alpha", "write", BLOCK, BLOCK, data=DATA)
+    lab.run_for(BARRIER_IDLE_NS / 2e9)
+    assert write.done
+    assert write.errno == 0
 
 
 def test_a_demotion_waits_until_the_peer_has_everything_for_good() -> None:
