@@ -39,7 +39,20 @@ class DiskFailure:
                 volume.number,
             )
         elif volume.state.disk > DiskState.INCONSISTENT:
-            self._ctx.states.force(volume, what, disk=DiskState.INCONSISTENT)
+            self._call_inconsistent(volume, what)
+
+    def _call_inconsistent(self, volume: Volume, what: str) -> None:
+        """What the peer alone has is acknowledged once our disk says that it is not whole: as a
+        Primary that crashed it would overwrite the peer's otherwise."""
+        assert volume.meta is not None
+
+        def durable(ok: bool) -> None:
+            # If that failed, the disk is given up: the peer's new generation is waited for instead.
+            volume.release_replies(ok or volume.awaits_peer_generation)
+
+        volume.hold_replies()
+        self._ctx.states.force(volume, what, disk=DiskState.INCONSISTENT)
+        volume.meta.sync(durable)
 
     @staticmethod
     def only_passed_on(volume: Volume) -> bool:

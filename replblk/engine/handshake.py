@@ -365,5 +365,12 @@ def send_uuids(ctx: Context, volume: Volume, flags: int = 0) -> None:
 
 
 def send_state(ctx: Context, volume: Volume) -> None:
-    """Our state word as it is now."""
-    ctx.peer.send(Cmd.P_STATE, StateWord(volume.state.packed()), volume.number)
+    """Our state word as it is now.
+
+    A disk that is only being read yet is told as none: a peer answers the first word of a disk with
+    its generation, and we want to hear that when ours is told.
+    """
+    state = volume.state
+    if state.disk is DiskState.ATTACHING:
+        state = state.but(disk=DiskState.DISKLESS)
+    ctx.peer.send(Cmd.P_STATE, StateWord(state.packed()), volume.number)

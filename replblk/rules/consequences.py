@@ -100,7 +100,8 @@ def after_change(old: State, new: State, *, apv: int = 101) -> tuple[Follow, ...
             todo.append(Follow.THAW_FENCING)
         elif new.pdsk <= _D.OUTDATED < old.pdsk:
             todo.append(Follow.PEER_FENCED)
-    if online and old.pdsk == _D.DISKLESS and new.pdsk not in (_D.DISKLESS, _D.DUNKNOWN):  # A7
+    attaches = old.pdsk < _D.FAILED and new.pdsk not in (_D.DISKLESS, _D.DUNKNOWN)
+    if online and attaches and old.pdsk != new.pdsk:  # A7
         todo += (Follow.SEND_UUIDS, Follow.SEND_STATE)
     if new.conn == _C.WF_BITMAP_S != old.conn:  # A8
         todo.append(Follow.SEND_BITMAP)

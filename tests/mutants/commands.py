@@ -6,6 +6,7 @@ from __future__ import annotations
 from replblk.engine import (
     attach,
     detaching,
+    disk_failure,
     follow,
     handover_give,
     handover_take,
@@ -252,6 +253,19 @@ COMMANDS = (
         ),
         test="tests/scenario/test_both_disks_lost.py::"
         "test_older_data_are_attached_while_the_word_of_the_peers_lost_disk_is_on_its_way",
+    ),
+    mutant(
+        "passed-on-before-it-is-said",
+        "pass_on: a write is acknowledged while the disk that lacks it still says it is whole",
+        Edit(
+            disk_failure.DiskFailure,
+            "_call_inconsistent",
+            "volume.release_replies(ok or volume.awaits_peer_generation)",
+            "pass",
+            also=("volume.hold_replies()", "pass"),
+        ),
+        test="tests/scenario/test_passed_on_and_power_lost.py::"
+        "test_both_lose_power_when_a_write_that_one_disk_refused_is_answered",
     ),
     mutant(
         "begun-before-the-detach-forgotten",

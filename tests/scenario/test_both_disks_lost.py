@@ -122,3 +122,24 @@ def test_a_generation_that_reached_the_disk_is_the_one_to_attach() -> None:
     assert lab.command("beta", "attach").exit_code == 0
     lab.in_sync()
     assert lab.read("alpha", 0, BLOCK) == NEW
+
+
+@pytest.mark.parametrize("after_us", range(0, 400, 20))
+def test_both_disks_are_attached_within_the_time_that_one_attach_takes(after_us: int) -> None:
+    """The one is told of the other while it still reads its metadata."""
+    lab = ready()
+    for name in ("beta", "alpha"):
+        lab.command(name, "detach", force=True)
+    lab.run_for(0.1)
+    waiting = [lab.ask("alpha", "attach")]
+    lab.world.run_for(after_us * 1000)
+    waiting.append(lab.ask("beta", "attach"))
+    for attach in waiting:
+        lab.answered(attach)
+    lab.run_for(0.5)
+    assert lab.state("alpha").disk is not DiskState.NEGOTIATING
+    assert lab.state("beta").disk is not DiskState.NEGOTIATING
+    if lab.shows("beta", disk=DiskState.DISKLESS):
+        lab.command("beta", "attach")
+    lab.in_sync()
+    assert lab.differing_blocks() == []

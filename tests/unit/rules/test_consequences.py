@@ -38,6 +38,7 @@ FENCING = PRIMARY.but(susp_fen=True, **CUT)
         ("A6", GOOD.but(conn=C.WF_BITMAP_S), SOURCE.but(conn=C.PAUSED_SYNC_S),
          Follow.SEND_SYNC_UUID),
         ("A7", GOOD.but(pdsk=D.DISKLESS), GOOD.but(pdsk=D.NEGOTIATING), Follow.SEND_UUIDS),
+        ("A7", GOOD.but(pdsk=D.ATTACHING), GOOD.but(pdsk=D.NEGOTIATING), Follow.SEND_UUIDS),
         ("A8", GOOD.but(conn=C.WF_REPORT_PARAMS), GOOD.but(conn=C.WF_BITMAP_S),
          Follow.SEND_BITMAP),
         ("A9", PRIMARY, PRIMARY.but(**CUT), Follow.NEW_CURRENT_UUID),
