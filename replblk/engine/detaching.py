@@ -44,6 +44,15 @@ class Detaching:
 
     def run(self, volume: Volume, then: Then) -> None:
         """Let the disk go, unless nobody else has the data."""
+        volume.detaching += 1
+
+        def done(code: Code) -> None:
+            volume.detaching -= 1
+            then(code)
+
+        self._begin(volume, done)
+
+    def _begin(self, volume: Volume, then: Then) -> None:
         if not self._may_wait(volume):
             self._requests.retrying(volume, DETACH, then)
             return

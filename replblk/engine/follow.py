@@ -149,7 +149,11 @@ class FollowUps:
 
     def _rotate(self, volume: Volume, old: State, new: State) -> None:
         """The peer misses what is written now: a new generation, durable before any reply."""
-        unnamed = volume.peer_detaches or old.pdsk in (new.pdsk, DiskState.DUNKNOWN)
+        unnamed = (
+            volume.peer_detaches
+            or volume.detaching > 0
+            or old.pdsk in (new.pdsk, DiskState.DUNKNOWN)
+        )
         attached = old.disk is DiskState.NEGOTIATING  # nothing of what it served came from here
         if new.serves_diskless and (unnamed or attached):
             # It may yet refuse us, as not holding what it served last, or have let its disk go with

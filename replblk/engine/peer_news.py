@@ -35,16 +35,20 @@ class PeerNews:
     def disk_failed(self, volume: Volume, old: State, new: State) -> None:
         """What only the peer has is acknowledged once its data has another name, durably."""
         theirs = volume.peer_uuids
-        if (
+        beside_good_data = (
             new.role is Role.PRIMARY
             and old.disk > DiskState.FAILED
             and new.conn >= ConnState.CONNECTED
             and new.pdsk is DiskState.UP_TO_DATE
             and not volume.detaches_unnamed
+        )
+        volume.peer_begins |= beside_good_data
+        if (
+            beside_good_data
             and theirs is not None
             and same_generation(theirs.current, volume.uuids.current)
         ):
-            volume.awaits_peer_generation = volume.peer_begins = True
+            volume.awaits_peer_generation = True
             volume.hold_replies()
             name = ("peer-generation", volume.number)
             self._ctx.timers.set(name, NEWS_NS, lambda: self._given_up(volume))

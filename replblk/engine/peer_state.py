@@ -74,7 +74,7 @@ class PeerState:
             and volume.primary
             and volume.exposed_uuid
             and not same_generation(volume.exposed_uuid, uuids.current)
-            and not (volume.may_follow and same_generation(volume.exposed_uuid, uuids.bitmap))
+            and not (volume.may_follow and self._began_from(uuids, volume.exposed_uuid))
         ):
             self._stand_alone(
                 f"Can only connect to data with current UUID={volume.exposed_uuid:016X}: the peer "
@@ -85,8 +85,16 @@ class PeerState:
             return
         volume.peer_uuids = uuids
         self._uuids_changed(volume)
-        if not first and state.pdsk is DiskState.UP_TO_DATE:
+        if first:
+            volume.offered = uuids
+        elif state.pdsk is DiskState.UP_TO_DATE:
             self._peer_serves(volume, uuids)
+
+    @staticmethod
+    def _began_from(uuids: Uuids, exposed_uuid: int) -> bool:
+        """Whether that generation follows at once on the one that was served."""
+        before = uuids.history0 if uuids.bitmap else 0  # a resync was under way
+        return any(same_generation(exposed_uuid, uuid) for uuid in (uuids.bitmap, before))
 
     @staticmethod
     def _peer_serves(volume: Volume, uuids: Uuids) -> None:
@@ -338,8 +346,9 @@ class PeerState:
                 f"(here {old}, wanted {wanted})"
             )
             return
-        if volume.peer_uuids is not None and told.disk is DiskState.UP_TO_DATE:
-            self._peer_serves(volume, volume.peer_uuids)
+        if volume.offered is not None and told.disk is DiskState.UP_TO_DATE:
+            offered, volume.offered = volume.offered, None
+            self._peer_serves(volume, offered)
         volume.handshaking = False
         volume.peer_is_connected = told.conn >= ConnState.CONNECTED
         new = volume.state

@@ -46,6 +46,8 @@ class Volume:
         The comparison may have corrected them, and the peer has to compare the same."""
         self.exposed_uuid = 0
         """Generation whose data our clients were last given (0: none yet)."""
+        self.offered: Uuids | None = None
+        """What the peer's disk holds that was told last; it may still be refused there."""
         self.exposed_before: set[int] = set()
         """Generations our disk may bear instead: that one was begun and is not durable yet, so
         nothing was acknowledged in it. A peer's disk is not taken for it: ours may bear the new."""
@@ -127,6 +129,9 @@ class Volume:
         """The peer disconnects, and on this link it has told since that its disk is gone."""
         self.generation_due = False
         """A diskless Primary uses our disk: its first write begins a new generation."""
+        self.detaching = 0
+        """Commands that ask the peer's consent to let our disk go: its generation may have begun
+        for that already, so none begins here before a write calls for it."""
         self.peer_detaches = False
         """A Primary with nothing in flight may detach, and its P_STATE is not in yet: what it then
         writes begins a new generation, not the loss of its disk."""

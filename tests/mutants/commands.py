@@ -195,7 +195,7 @@ COMMANDS = (
         "detached-in-full-flight",
         "a Primary says that nothing is in flight while a write is: if its disk fails that, the "
         "peer's word alone is taken for it in the generation of both disks",
-        Edit(DETACHING, "run", "late or self._writes.drained(volume)", "True"),
+        Edit(DETACHING, "_begin", "late or self._writes.drained(volume)", "True"),
         test=QUIET_DETACH + "test_a_write_in_flight_fails_while_a_primary_detaches",
     ),
     mutant(
@@ -219,7 +219,7 @@ COMMANDS = (
         "named-when-the-disk-is-gone",
         "a generation begins before anything differs: a needless split brain, or no data, if the "
         "Primary does not hear of it",
-        Edit(follow.FollowUps, "_rotate", "volume.peer_detaches or old.pdsk", "old.pdsk"),
+        Edit(follow.FollowUps, "_rotate", "volume.peer_detaches", "False"),
         test=QUIET_DETACH
         + "test_the_peer_begins_a_generation_with_the_first_write_that_only_it_gets",
     ),
@@ -268,6 +268,13 @@ COMMANDS = (
         "test_both_lose_power_when_a_write_that_one_disk_refused_is_answered",
     ),
     mutant(
+        "begun-while-detaching",
+        "a Secondary that lets its disk go, too, begins a generation beside its Primary's",
+        Edit(follow.FollowUps, "_rotate", "volume.detaching > 0", "False"),
+        test="tests/scenario/test_both_disks_lost.py::"
+        "test_the_target_is_done_when_its_disk_was_given_up_already",
+    ),
+    mutant(
         "begun-before-the-detach-forgotten",
         "a Primary attaches its disk alone though the peer began a generation before it let it go",
         Edit(node.Node, "_after", "if lost and", "if False and"),
@@ -280,8 +287,8 @@ COMMANDS = (
         Edit(
             peer_news.PeerNews,
             "disk_failed",
-            "volume.awaits_peer_generation = volume.peer_begins = True",
-            "volume.awaits_peer_generation = True",
+            "volume.peer_begins |= beside_good_data",
+            "pass",
         ),
         test="tests/scenario/test_both_disks_lost.py::"
         "test_the_peer_begins_a_generation_and_both_disks_come_back_at_once",

@@ -143,3 +143,25 @@ def test_both_disks_are_attached_within_the_time_that_one_attach_takes(after_us:
         lab.command("beta", "attach")
     lab.in_sync()
     assert lab.differing_blocks() == []
+
+
+@pytest.mark.parametrize("after_us", range(0, 1200, 40))
+def test_the_target_is_done_when_its_disk_was_given_up_already(after_us: int) -> None:
+    """Its late word that it is UpToDate is not one of another generation that is served."""
+    lab = ready()
+    lab.partition()
+    lab.write("alpha", 0, NEW)
+    lab.heal()
+    lab.passes("beta", ConnState.SYNC_TARGET)
+    lab.world.run_for(after_us * 1000)
+    detach = lab.ask("beta", "detach")
+    lab.world.run_for(100_000)
+    lab.ask("alpha", "detach", force=True)
+    lab.answered(detach)
+    lab.run_for(0.5)
+    assert lab.command("alpha", "attach").exit_code == 0
+    lab.run_for(0.5)
+    if lab.shows("beta", disk=DiskState.DISKLESS):
+        lab.command("beta", "attach")
+    lab.in_sync()
+    assert lab.read("alpha", 0, BLOCK) == NEW
