@@ -63,6 +63,15 @@ _TOLERATED_UNKNOWN = frozenset(
 )
 """Packets for a volume we do not have are skipped if they only describe it."""
 
+_CONNECTION_WIDE = frozenset(
+    {
+        *(Cmd.P_PROTOCOL, Cmd.P_PROTOCOL_UPDATE, Cmd.P_BARRIER, Cmd.P_BARRIER_ACK),
+        *(Cmd.P_CONN_ST_CHG_REQ, Cmd.P_CONN_ST_CHG_REPLY),
+        *(Cmd.P_PING, Cmd.P_PING_ACK, Cmd.P_UNPLUG_REMOTE, Cmd.P_DELAY_PROBE),
+    }
+)
+"""What concerns all volumes; the number in their header says nothing, there may be no volume 0."""
+
 _BEFORE_PROTOCOL = frozenset({Cmd.P_PROTOCOL, Cmd.P_PING, Cmd.P_PING_ACK})
 
 Route = Callable[[Volume, Packet], None]
@@ -249,6 +258,8 @@ class Node:
             raise PeerError(f"{cmd.name} before P_PROTOCOL")
         self._exchange.expects_only_bitmap(cmd, packet.volume)
         volume = self._ctx.volumes.get(packet.volume)
+        if volume is None and cmd in _CONNECTION_WIDE:
+            volume = next(iter(self._ctx.volumes.values()))
         if volume is None:
             if cmd not in _TOLERATED_UNKNOWN:
                 raise PeerError(f"{cmd.name} for volume {packet.volume}, which is not configured")
