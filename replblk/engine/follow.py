@@ -65,7 +65,7 @@ class FollowUps:
 
     def after(self, volume: Volume, old: State, new: State) -> None:
         """Do all that follows."""
-        self.news.before(volume, new)
+        self.news.before(volume, old, new)
         if new.conn < ConnState.CONNECTED:
             volume.peer_detaches = False
         elif new.pdsk < DiskState.INCONSISTENT <= old.pdsk:

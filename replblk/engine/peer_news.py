@@ -48,10 +48,13 @@ class PeerNews:
             and theirs is not None
             and same_generation(theirs.current, volume.uuids.current)
         ):
-            volume.awaits_peer_generation = True
-            volume.hold_replies()
-            name = ("peer-generation", volume.number)
-            self._ctx.timers.set(name, NEWS_NS, lambda: self._given_up(volume))
+            self._await_generation(volume)
+
+    def _await_generation(self, volume: Volume) -> None:
+        volume.awaits_peer_generation = True
+        volume.hold_replies()
+        name = ("peer-generation", volume.number)
+        self._ctx.timers.set(name, NEWS_NS, lambda: self._given_up(volume))
 
     def _given_up(self, volume: Volume) -> None:
         if volume.awaits_peer_generation:
@@ -104,9 +107,15 @@ class PeerNews:
 
     # -- states -------------------------------------------------------------------------------
 
-    def before(self, volume: Volume, new: State) -> None:
+    def before(self, volume: Volume, old: State, new: State) -> None:
         """A state was committed, nothing has followed yet: no news come from a lost peer, nor from
-        one whose disk is lost."""
+        one whose disk is lost. A target that was done when our disk had failed is good data now,
+        and hears of the failure yet."""
+        done = old.pdsk is DiskState.INCONSISTENT and new.pdsk is DiskState.UP_TO_DATE
+        serves = new.role is Role.PRIMARY and old.disk < DiskState.INCONSISTENT
+        if done and serves and not volume.awaits_peer_generation:
+            volume.peer_begins = True
+            self._await_generation(volume)
         lost = new.conn < ConnState.CONNECTED or new.pdsk is not DiskState.UP_TO_DATE
         if lost and volume.awaits_peer_generation:
             self._generation_known(volume, False)

@@ -268,6 +268,13 @@ COMMANDS = (
         "test_both_lose_power_when_a_write_that_one_disk_refused_is_answered",
     ),
     mutant(
+        "done-when-our-disk-was-gone",
+        "what a target that was done alone has is acknowledged in the generation of both",
+        Edit(peer_news.PeerNews, "before", "if done and", "if False and"),
+        test="tests/scenario/test_the_target_was_done.py::"
+        "test_what_the_target_alone_has_is_acknowledged_in_a_generation_of_its_own",
+    ),
+    mutant(
         "begun-while-detaching",
         "a Secondary that lets its disk go, too, begins a generation beside its Primary's",
         Edit(follow.FollowUps, "_rotate", "volume.detaching > 0", "False"),
