@@ -76,7 +76,10 @@ class FollowUps:
             self._do(follow, volume, old, new)
         if new.susp_fen and new.conn < ConnState.WF_REPORT_PARAMS is old.conn:
             self.fencing.lost_peer()  # what it found out meanwhile, if anything, was not believed
-        self.news.after(volume, new)
+        self.news.after(volume, old, new)
+        begun_here = old.disk is DiskState.NEGOTIATING and new.disk is DiskState.UP_TO_DATE
+        if begun_here and new.serves_diskless and volume.uuids.bitmap == 0:
+            volume.generation_due = True  # its own disk may bear the same generation
 
     def _do(self, follow: Follow, volume: Volume, old: State, new: State) -> None:
         ctx, meta = self._ctx, volume.meta

@@ -120,8 +120,12 @@ class PeerNews:
         if lost and volume.awaits_peer_generation:
             self._generation_known(volume, False)
 
-    def after(self, volume: Volume, new: State) -> None:
+    def after(self, volume: Volume, old: State, new: State) -> None:
         """All that follows was begun: a new generation holds the replies itself from here on."""
+        resynced = old.conn is ConnState.SYNC_SOURCE and new.conn is ConnState.CONNECTED
+        if resynced and new.pdsk is DiskState.UP_TO_DATE:
+            volume.generation_planned = None  # the peer misses nothing of it any more
+            self._disk_known(volume)
         if new.suspended:
             return  # it is only planned, and begins when I/O goes on
         if new.conn < ConnState.CONNECTED or new.pdsk is not DiskState.UP_TO_DATE:

@@ -275,6 +275,20 @@ COMMANDS = (
         "test_what_the_target_alone_has_is_acknowledged_in_a_generation_of_its_own",
     ),
     mutant(
+        "the-only-disk-left-begins-none",
+        "a disk attached beside a diskless Primary takes writes in the generation of both disks",
+        Edit(follow.FollowUps, "after", "if begun_here and", "if False and"),
+        test="tests/scenario/test_both_disks_lost.py::"
+        "test_the_peers_disk_alone_comes_back_in_the_generation_of_both",
+    ),
+    mutant(
+        "planned-though-in-sync",
+        "what was refused while I/O was suspended waits for a generation that nobody needs",
+        Edit(peer_news.PeerNews, "after", "if resynced and", "if False and"),
+        test="tests/scenario/test_resynced_while_suspended.py::"
+        "test_what_was_refused_is_answered_at_once_and_in_the_generation_of_both",
+    ),
+    mutant(
         "begun-while-detaching",
         "a Secondary that lets its disk go, too, begins a generation beside its Primary's",
         Edit(follow.FollowUps, "_rotate", "volume.detaching > 0", "False"),

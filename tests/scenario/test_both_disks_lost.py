@@ -165,3 +165,26 @@ def test_the_target_is_done_when_its_disk_was_given_up_already(after_us: int) ->
         lab.command("beta", "attach")
     lab.in_sync()
     assert lab.read("alpha", 0, BLOCK) == NEW
+
+
+def test_the_peers_disk_alone_comes_back_in_the_generation_of_both() -> None:
+    """Its first write begins a generation: the Primary's own disk bears the same one still."""
+    lab = ready()
+    for name in ("alpha", "beta"):
+        lab.fail(name, "superblock", "write", times=1)  # so that neither begins one before
+        lab.ask(name, "detach", force=True)
+    lab.run_for(0.1)
+    for name in ("alpha", "beta"):
+        assert lab.shows(name, disk=DiskState.DISKLESS)
+        lab.drive(name).heal()
+    assert lab.durable_uuids("alpha").current | 1 == lab.durable_uuids("beta").current | 1
+    lab.command("beta", "attach")
+    lab.reaches("alpha", pdsk=DiskState.UP_TO_DATE)
+    lab.write("alpha", 0, NEW)
+    assert lab.durable_uuids("beta").bitmap | 1 == lab.durable_uuids("alpha").current | 1
+    for machine in (lab.alpha, lab.beta):
+        machine.power_off()
+    for name in ("alpha", "beta"):
+        lab.boot(name)
+    lab.in_sync()
+    assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == NEW
