@@ -28,6 +28,7 @@ from replblk.wire.packets import (
     FF_WZEROES,
     PRO_VERSION_MAX,
     PRO_VERSION_MIN,
+    UUID_FLAG_BEGINS,
     UUID_FLAG_CRASHED_PRIMARY,
     UUID_FLAG_DISCARD_MY_DATA,
     UUID_FLAG_INCONSISTENT,
@@ -347,6 +348,8 @@ def send_uuids(ctx: Context, volume: Volume, flags: int = 0) -> None:
         flags |= UUID_FLAG_INCONSISTENT
     if volume.resyncs_leftover_bits or volume.has_leftover_bits:
         flags |= UUID_FLAG_LEFTOVER_BITS
+    if volume.exposed_before:
+        flags |= UUID_FLAG_BEGINS
     flags |= volume.handover_flags
     volume.changes_sent = volume.dirty_bits
     uuids = volume.compared_uuids or volume.uuids

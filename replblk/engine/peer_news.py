@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from replblk.model.generation import same_generation
 from replblk.model.notices import Level
 from replblk.model.vocabulary import ConnState, DiskState, Role
+from replblk.wire.commands import UUID_FLAG_BEGINS
 
 if TYPE_CHECKING:
     from replblk.engine.context import Context
@@ -68,6 +69,7 @@ class PeerNews:
             volume.awaits_peer_generation
             and theirs is not None
             and not same_generation(theirs.current, volume.uuids.current)
+            and not theirs.flags & UUID_FLAG_BEGINS  # else a power cut may take it back
         ):
             self._generation_known(volume, True)
 

@@ -68,18 +68,7 @@ class PeerState:
         """P_UUIDS: remember them; a diskless Primary may only go on with the data it had."""
         state = volume.state
         first = state.conn < ConnState.CONNECTED or state.pdsk is DiskState.DISKLESS
-        if (
-            first
-            and state.disk < DiskState.INCONSISTENT
-            and volume.primary
-            and volume.exposed_uuid
-            and not same_generation(volume.exposed_uuid, uuids.current)
-            and not (volume.may_follow and self._began_from(uuids, volume.exposed_uuid))
-        ):
-            self._stand_alone(
-                f"Can only connect to data with current UUID={volume.exposed_uuid:016X}: the peer "
-                f"has {uuids.current:016X}, other data than this diskless Primary has been serving"
-            )
+        if first and self._refuses(volume, uuids):
             return
         if uuids.flags & UUID_FLAG_SKIP_INITIAL_SYNC and self._skip_initial_sync(volume, uuids):
             return
@@ -89,6 +78,22 @@ class PeerState:
             volume.offered = uuids
         elif state.pdsk is DiskState.UP_TO_DATE:
             self._peer_serves(volume, uuids)
+
+    def _refuses(self, volume: Volume, uuids: Uuids) -> bool:
+        """Whether a diskless Primary leaves a peer that has other data than it has been serving."""
+        if (
+            volume.state.disk >= DiskState.INCONSISTENT
+            or not volume.primary
+            or not volume.exposed_uuid
+            or same_generation(volume.exposed_uuid, uuids.current)
+            or (volume.may_follow and self._began_from(uuids, volume.exposed_uuid))
+        ):
+            return False
+        self._stand_alone(
+            f"Can only connect to data with current UUID={volume.exposed_uuid:016X}: the peer "
+            f"has {uuids.current:016X}, other data than this diskless Primary has been serving"
+        )
+        return True
 
     @staticmethod
     def _began_from(uuids: Uuids, exposed_uuid: int) -> bool:
@@ -139,6 +144,14 @@ class PeerState:
             if told.role is Role.PRIMARY and told.disk < DiskState.INCONSISTENT:
                 volume.diskless_link = self._ctx.peer.data
             return
+        new_there = old.conn < ConnState.CONNECTED or old.pdsk is DiskState.DISKLESS
+        if (
+            volume.offered is not None
+            and new_there
+            and told.disk > DiskState.FAILED
+            and self._refuses(volume, volume.offered)
+        ):
+            return  # our disk was there when its generation came in, and failed since
         if told.disk is DiskState.NEGOTIATING and volume.peer_uuids is None:
             raise PeerError("P_STATE Negotiating before P_UUIDS")
         flags = volume.peer_uuids.flags if volume.peer_uuids is not None else 0
@@ -346,9 +359,10 @@ class PeerState:
                 f"(here {old}, wanted {wanted})"
             )
             return
-        if volume.offered is not None and told.disk is DiskState.UP_TO_DATE:
+        if told.disk is not DiskState.NEGOTIATING:
             offered, volume.offered = volume.offered, None
-            self._peer_serves(volume, offered)
+            if offered is not None and told.disk is DiskState.UP_TO_DATE:
+                self._peer_serves(volume, offered)
         volume.handshaking = False
         volume.peer_is_connected = told.conn >= ConnState.CONNECTED
         new = volume.state

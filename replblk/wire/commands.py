@@ -57,6 +57,8 @@ UUID_FLAG_ASKS_FOR_ROLE = 1 << 59
 """Not DRBD's either: what two replblk nodes say while the Primary role moves, and only then."""
 UUID_FLAG_DETACHES = 1 << 58
 """Not DRBD's either: a Primary with nothing in flight is about to ask whether it may detach."""
+UUID_FLAG_BEGINS = 1 << 57
+"""Not DRBD's either: the current UUID is not on the disk yet; it is told again when it is."""
 
 DDSF_FORCED = 1
 DDSF_NO_RESYNC = 2

@@ -289,6 +289,24 @@ COMMANDS = (
         "test_what_was_refused_is_answered_at_once_and_in_the_generation_of_both",
     ),
     mutant(
+        "older-data-in-the-handshake",
+        "a Primary whose disk fails between the peer's UUIDs and its state takes its older data",
+        Edit(peer_state.PeerState, "_judge_state", "and new_there", "and False"),
+        test="tests/scenario/test_the_disk_fails_in_the_handshake.py::"
+        "test_older_data_are_never_served_for_what_was_acknowledged_alone",
+    ),
+    mutant(
+        "believed-before-it-is-durable",
+        "a generation that the peer's disk does not bear yet lets acknowledgements go",
+        Edit(
+            peer_news.PeerNews,
+            "uuids_changed",
+            "and not theirs.flags & UUID_FLAG_BEGINS",
+            "",
+        ),
+        test="tests/simulation/test_stories.py::test_stories_that_once_went_wrong",
+    ),
+    mutant(
         "begun-while-detaching",
         "a Secondary that lets its disk go, too, begins a generation beside its Primary's",
         Edit(follow.FollowUps, "_rotate", "volume.detaching > 0", "False"),
