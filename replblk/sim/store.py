@@ -297,24 +297,23 @@ def _read(pages: Pages, offset: int, length: int) -> bytes:
 def _apply(pages: Pages, offset: int, data: bytes | None, length: int) -> None:
     number, skip = divmod(offset, PAGE_BYTES)
     if data is not None and length == len(data) <= PAGE_BYTES - skip:  # within one page: nearly all
-        if length < PAGE_BYTES:
-            old = pages.get(number, _ZERO_PAGE)
-            data = old[:skip] + data + old[skip + length :]
-        if data == _ZERO_PAGE:
-            pages.pop(number, None)
-        else:
-            pages[number] = data
+        _lay(pages, number, skip, data)
         return
     at = 0
     while at < length:
         number, skip = divmod(offset + at, PAGE_BYTES)
         size = min(PAGE_BYTES - skip, length - at)
-        part = bytes(size) if data is None else data[at : at + size]
-        if size < PAGE_BYTES:
-            old = pages.get(number, _ZERO_PAGE)
-            part = old[:skip] + part + old[skip + size :]
-        if part == _ZERO_PAGE:
-            pages.pop(number, None)
-        else:
-            pages[number] = part
+        _lay(pages, number, skip, bytes(size) if data is None else data[at : at + size])
         at += size
+
+
+def _lay(pages: Pages, number: int, skip: int, part: bytes) -> None:
+    """Put bytes into one page, *skip* bytes from its start; pages of zeroes are not kept."""
+    size = len(part)
+    if size < PAGE_BYTES:
+        old = pages.get(number, _ZERO_PAGE)
+        part = old[:skip] + part + old[skip + size :]
+    if part == _ZERO_PAGE:
+        pages.pop(number, None)
+    else:
+        pages[number] = part

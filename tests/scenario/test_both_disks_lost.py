@@ -182,9 +182,6 @@ def test_the_peers_disk_alone_comes_back_in_the_generation_of_both() -> None:
     lab.reaches("alpha", pdsk=DiskState.UP_TO_DATE)
     lab.write("alpha", 0, NEW)
     assert lab.durable_uuids("beta").bitmap | 1 == lab.durable_uuids("alpha").current | 1
-    for machine in (lab.alpha, lab.beta):
-        machine.power_off()
-    for name in ("alpha", "beta"):
-        lab.boot(name)
+    lab.lose_power()
     lab.in_sync()
     assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == NEW

@@ -28,9 +28,6 @@ def test_both_lose_power_when_a_write_that_one_disk_refused_is_answered(
     lab.run_until(lambda: request.done, what="the answer")
     assert request.errno == 0
     lab.world.run_for(later_us * 1000)
-    for machine in (lab.alpha, lab.beta):
-        machine.power_off()
-    for name in ("alpha", "beta"):
-        lab.boot(name)
+    lab.lose_power()
     lab.in_sync()
     assert lab.on_disk("alpha", 0, BLOCK) == lab.on_disk("beta", 0, BLOCK) == NEW

@@ -30,11 +30,7 @@ def test_what_the_target_alone_has_is_acknowledged_in_a_generation_of_its_own(
     lab.world.run_for(110_000)
     lab.network.block(lab.alpha, lab.beta)  # it has the write; what is said of the disk is late
     lab.world.run_until(lambda: request.done, 20_000_000)
-    for machine in (lab.alpha, lab.beta):
-        machine.power_off()
-    lab.heal()
-    for name in ("alpha", "beta"):
-        lab.boot(name)
+    lab.lose_power()
     lab.in_sync()
     block = lab.on_disk("alpha", 0, BLOCK)
     assert block == lab.on_disk("beta", 0, BLOCK)

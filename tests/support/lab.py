@@ -196,6 +196,14 @@ class Lab(Pair):
         state = self[name].states[0]
         return all(getattr(state, field) == value for field, value in fields.items())
 
+    def lose_power(self) -> None:
+        """Both nodes at once; then the network works and both start anew."""
+        for machine in self.network.machines:
+            machine.power_off()
+        self.heal()
+        for machine in self.network.machines:
+            self.boot(machine.name)
+
     def cut(self) -> None:
         """Break the connections; both nodes notice at once and will connect again."""
         self.network.cut()
