@@ -21,14 +21,14 @@ from pathlib import Path
 from scripts.bench import resyncs, special, works
 from scripts.bench.contenders import ReplblkPair
 from scripts.bench.report import (
+    beside_table,
     detail_table,
     goals_table,
     machine,
-    plain_table,
     proof_lines,
     replace_between,
 )
-from scripts.bench.results import Results, Setting
+from scripts.bench.results import PLAIN, Results, Setting
 from scripts.bench.scale import PLOT, scale
 
 PROGRAMS = {
@@ -91,7 +91,8 @@ def main() -> int:
         "alone it is 2 to 3, more means that others were at work.",
         *("", *goals_table(results.rows)),
         *("", *results.others, *failures),
-        *("", *plain_table(results.found)),
+        *("", *beside_table(results.found, lambda name: name.endswith("aio=native"))),
+        *("", *beside_table(results.found, lambda name: name == PLAIN)),
         *("", *detail_table(results.found)),
         *("", *proof_lines(results.proofs)),
     ]

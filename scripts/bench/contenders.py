@@ -190,8 +190,11 @@ class QemuNbd:
 
     name = "qemu-nbd"
 
-    def __init__(self, folder: Path, size: int, *, port: int = 0) -> None:
-        """port: of TCP on 127.0.0.1; 0: a unix socket."""
+    def __init__(self, folder: Path, size: int, *, port: int = 0, native: bool = False) -> None:
+        """port: of TCP on 127.0.0.1; 0: a unix socket. native: by the kernel's AIO instead of
+        QEMU's default, threads that make system calls."""
+        if native:
+            self.name = f"{self.name}, aio=native"
         folder.mkdir(parents=True)
         self.path = folder / "disk.img"
         at = folder / "nbd.sock"
@@ -200,7 +203,7 @@ class QemuNbd:
         self._process = subprocess.Popen(
             [
                 *("qemu-nbd", "--persistent", "--shared=8", "--format=raw"),
-                *("--cache=directsync", "--aio=native"),
+                *("--cache=directsync", f"--aio={'native' if native else 'threads'}"),
                 *(["--bind=127.0.0.1", f"--port={port}"] if port else [f"--socket={at}"]),
                 str(self.path),
             ]

@@ -44,14 +44,17 @@ class Mirror:
         size: int,
         *,
         direct: bool = True,
-        threads: bool = False,
+        native: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """direct: past the page cache; threads: by system calls instead of the kernel's AIO."""
+        """direct: past the page cache; native: by the kernel's AIO instead of QEMU's default,
+        threads that make system calls."""
+        if native:
+            self.name = f"{self.name}, aio=native"
         folder.mkdir(parents=True)
         self.folder = folder
         how = "cache.direct=on," if direct else ""
-        self._how = how + ("aio=native," if direct and not threads else "")
+        self._how = how + ("aio=native," if native else "")
         self._environment = {**os.environ, **(environment or {})}
         port = free_port()
         for node in ("source", "target"):

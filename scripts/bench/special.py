@@ -39,7 +39,7 @@ def slow_flush(results: Results, setting: Setting) -> None:
         late = {"LD_PRELOAD": str(library), "REPLBLK_BENCH_FLUSH_US": str(SLOWER_US)}
         pair = ReplblkPair(folder / "pair", setting.size, environment=late)
         stack.callback(pair.close)
-        mirror = Mirror(folder / "mirror", setting.size, threads=True, environment=late)
+        mirror = Mirror(folder / "mirror", setting.size, environment=late)
         stack.callback(mirror.close)
         for it in (pair, mirror):
             results.prove(f"{it.name}, slow flush", it)

@@ -39,13 +39,15 @@ def on_disk(results: Results, setting: Setting) -> None:
         pair = ReplblkPair(folder / "pair", size)
         begin(pair)
         begin(Mirror(folder / "mirror", size))
+        begin(Mirror(folder / "mirror-native", size, native=True))
         single = QemuNbd(folder / "qemu-nbd", size)
         begin(single)
+        begin(QemuNbd(folder / "qemu-nbd-native", size, native=True))
         begin(PlainDisk(folder / "plain", size))
         for work in WORKS:
             for _ in range(setting.rounds):
                 for it in contenders:
-                    if "read" not in work.pattern or it.name != MIRROR:
+                    if "read" not in work.pattern or not it.name.startswith(MIRROR):
                         results.measure(setting, work, it, part=size // 2)
                 if work is Q32:
                     raw = raw_group_commit(single.path, 32, setting.seconds)
