@@ -40,6 +40,8 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._rest: bytes | memoryview = b""
         """Received and not yet used; long only while reading is paused."""
+        self._direct = False
+        """Whether what is being received goes where a payload belongs."""
         self._reading = True
         self._writable = True
         self._turn_due = False
@@ -79,8 +81,14 @@ class Connection(asyncio.BufferedProtocol):
         self._settle()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        rest = self._rest
+        rest, transmission = self._rest, self._transmission
+        self._direct = False
         if not rest:
+            if transmission is not None and transmission.payload.missing:
+                room = transmission.payload.room
+                if room is not None:
+                    self._direct = True
+                    return room
             return self._server.receive_buffer
         self._server.receive_buffer[: len(rest)] = rest
         return self._server.receive_buffer[len(rest) :]
@@ -91,7 +99,12 @@ class Connection(asyncio.BufferedProtocol):
         self._received += nbytes
         server, transmission = self._server, self._transmission
         began_ns = time.monotonic_ns()
-        if transmission is not None and not self._rest:
+        if self._direct:
+            assert transmission is not None
+            transmission.payload_filled(nbytes)
+            if not transmission.quiet:
+                self._turn()
+        elif transmission is not None and not self._rest:
             # Most often whole requests arrive, none is answered at once, and nothing is full.
             filled = server.receive_buffer[:nbytes]
             used = transmission.receive(filled)
@@ -253,6 +266,7 @@ class Connection(asyncio.BufferedProtocol):
             extended=opened.extended,
             requests_max=self._server.requests_max,
             bytes_max=self._server.bytes_max,
+            new_memory=self._server.new_memory,
         )
 
     # --- the memory that all connections share ---
@@ -284,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
         """The budget: whether the client is to go on, and did not since this was asked last."""
         before, self._moved = self._moved, (self._received, self._unsent)
         owes = not self._writable or (
-            self._transmission is not None and self._transmission.missing > 0
+            self._transmission is not None and self._transmission.payload.missing > 0
         )
         return owes and before == self._moved
 

@@ -23,6 +23,7 @@ from nbd.connection import Connection
 from nbd.export import Export, Exports
 from nbd.handshake import Tls
 from nbd.memory_budget import MemoryBudget
+from nbd.payload import NewMemory
 from nbd.socket_files import ListenError, remove_stale
 from nbd.transmission import BYTES_MAX, DRAIN_MAX, REQUESTS_MAX
 
@@ -48,7 +49,8 @@ class Server:
     a context as nbd.tls makes it; it may be exchanged at any time, for connections to come.
     tls_required: nothing is told or served without TLS. soon: calls what it is given after all that
     is being done now, once, on the loop's thread; by default in the loop's next turn. parsed: told
-    how many nanoseconds it took to make requests of what a client sent.
+    how many nanoseconds it took to make requests of what a client sent. new_memory: where long
+    payloads are received; by default they are copied into plain bytes.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Server:
         tls_required: bool = False,
         soon: Callable[[Callable[[], None]], object] | None = None,
         parsed: Callable[[int], None] | None = None,
+        new_memory: NewMemory | None = None,
     ) -> None:
         if tls_required and tls is None:
             raise ValueError("TLS can't be required without a context for it")
@@ -86,6 +89,7 @@ class Server:
         self.stopping = False
         self.soon = soon
         self.parsed = parsed
+        self.new_memory = new_memory
         self._holds: set[str] = set()
         self._listeners: list[asyncio.AbstractServer] = []
         self._socket_files: list[tuple[str, tuple[int, int]]] = []

@@ -17,6 +17,7 @@ from functools import partial
 from nbd.block_status import Status, ask_status
 from nbd.export import Buffer, Export, ManyWrites, Pieces, SparseReads, Writes
 from nbd.judge import Judge, Refusal
+from nbd.payload import NewMemory, Payload
 from nbd.plain_numbers import (
     DISC,
     FLUSH,
@@ -52,6 +53,7 @@ used again by the next: with 4 MiB, large reads took three times the system time
 DRAIN_MAX = 64 << 20
 """A refused WRITE's payload is skipped up to here; no export's maximum is above it."""
 
+_NOTHING = memoryview(b"")
 SPARSE_BYTES_MIN = 32 << 10
 """A shorter read is sent as it is: looking for holes would cost more than moving the zeroes."""
 
@@ -64,7 +66,7 @@ class Transmission:
     DISC ("") or broke the protocol (a sentence): finish what is in flight, then close.
     promised_alignment: the client asked for block sizes and promised to obey them. contexts: the
     meta contexts it selected, by id. extended: requests and replies have the extended headers.
-    requests_max, bytes_max: in flight, instead of the usual.
+    requests_max, bytes_max: in flight, instead of the usual. new_memory: see ``Server``.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Transmission:
         extended: bool = False,
         requests_max: int = REQUESTS_MAX,
         bytes_max: int = BYTES_MAX,
+        new_memory: NewMemory | None = None,
     ) -> None:
         geometry = export.geometry
         self._export = export
@@ -118,10 +121,8 @@ class Transmission:
         self._woken = False
         """Whoever takes the replies knows of them, or looks by itself, as after ``receive``."""
         self._closed = False
-        # The request whose payload is arriving: what is here, and what was announced beyond it.
-        self._payload: bytearray | None = None
-        self.missing = 0
-        self._current = (0, 0, 0, 0)  # command, flags, cookie, offset
+        self.payload = Payload(new_memory)
+        self._current = (0, 0, 0, 0)  # of the request it is of: command, flags, cookie, offset
         self._refused: Refusal | None = None  # its payload is skipped, then this is the answer
         self.quiet = False
         """After ``receive``: neither full nor ended, and no replies wait to be taken."""
@@ -156,7 +157,7 @@ class Transmission:
         """The connection is gone; late answers of the export lead nowhere."""
         self._closed = True
         self._replies, self._good = [], []
-        self._payload = None
+        self.payload.drop()
         self._export.closed()
 
     def receive(self, data: memoryview) -> int:
@@ -178,11 +179,14 @@ class Transmission:
         misaligned = self._misaligned
         requests_max, bytes_max = self._requests_max, self._bytes_max
         sparse_min = SPARSE_BYTES_MIN if self._sparse is not None else payload_max + 1
+        payload = self.payload
+        lent_min = payload.lent_min
         while self.ended is None:
-            if self.missing:
-                at += self._receive_payload(data[at:])
-                if self.missing:
+            if payload.missing:
+                at += payload.add(data[at:])
+                if payload.missing:
                     break
+                self._payload_is_in()
                 continue
             if (
                 end - at < header_bytes
@@ -243,7 +247,9 @@ class Transmission:
                     self._requests += 1
                     self.held_bytes += length
                     done = partial(self._done, cookie, offset, length)
-                    writes.append((offset, bytes(data[at : at + length]), flags == FUA, done))
+                    came = data[at : at + length]
+                    sent = bytes(came) if length < lent_min else payload.copied(came)
+                    writes.append((offset, sent, flags == FUA, done))
                     at += length
                 else:
                     self._await_payload((command, flags, cookie, offset), length, None)
@@ -264,6 +270,15 @@ class Transmission:
             and self.held_bytes < bytes_max
         )
         return at
+
+    def payload_filled(self, count: int) -> None:
+        """*count* bytes were received into the room of ``payload``, instead of by ``receive``."""
+        self.payload.filled(count)
+        if not self.payload.missing:
+            woken, self._woken = self._woken, True
+            self._payload_is_in()
+            self._woken = woken
+            self.receive(_NOTHING)  # which finds out whether it is quiet now
 
     def _give_each(self, writes: Writes) -> None:
         """For an export that takes them one by one."""
@@ -372,33 +387,24 @@ class Transmission:
         self, request: tuple[int, int, int, int], length: int, refusal: Refusal | None
     ) -> None:
         self._current = request
-        self.missing = length
         if not refusal:
             self.held_bytes += length  # what was announced must find room when it comes
         self._refused = refusal
-        self._payload = None if refusal else bytearray()
+        self.payload.begin(length, skipped=refusal is not None)
 
-    def _receive_payload(self, data: memoryview) -> int:
-        """Take what has come of a payload. It grows with what arrives, never by the announced
-        length: a stranger's 28 bytes must not reserve 32 MiB."""
-        step = min(len(data), self.missing)
-        if self._payload is not None:
-            self._payload += data[:step]
-        self.missing -= step
-        if not self.missing:
-            command, flags, cookie, offset = self._current
-            payload, self._payload = self._payload, None
-            if payload is None:
-                assert self._refused is not None
-                self._send(self._form.error(cookie, offset, *self._refused))
-            elif command == STATUS:
-                self.held_bytes -= len(payload)
-                self._on_status_payload(flags, cookie, offset, bytes(payload))
-            else:
-                self._requests += 1
-                done = partial(self._done, cookie, offset, len(payload))
-                self._export.write(offset, payload, bool(flags & FUA), done)
-        return step
+    def _payload_is_in(self) -> None:
+        command, flags, cookie, offset = self._current
+        payload = self.payload.take()
+        if payload is None:
+            assert self._refused is not None
+            self._send(self._form.error(cookie, offset, *self._refused))
+        elif command == STATUS:
+            self.held_bytes -= len(payload)
+            self._on_status_payload(flags, cookie, offset, bytes(payload))
+        else:
+            self._requests += 1
+            done = partial(self._done, cookie, offset, len(payload))
+            self._export.write(offset, payload, bool(flags & FUA), done)
 
     def _done(
         self, cookie: int, offset: int, counted: int, errno: int, _data: Buffer | None

@@ -111,7 +111,9 @@ class LinkSetup:
             return True
         cmd = Cmd.P_INITIAL_META if kind == "meta" else Cmd.P_INITIAL_DATA
         self._ctx.ports.links.send(link, frame_header(cmd, 0, 0, 80))
-        self._sockets[kind].append(Candidate(link, True, Deframer(kind)))
+        self._sockets[kind].append(
+            Candidate(link, True, Deframer(kind, self._ctx.ports.new_payload))
+        )
         self._progress()
         return True
 
@@ -120,7 +122,7 @@ class LinkSetup:
         if not self.running or len(self._fresh) >= ACCEPTED_MAX:
             self._ctx.ports.links.close(link)
             return
-        self._fresh[link] = Deframer("data")
+        self._fresh[link] = Deframer("data", self._ctx.ports.new_payload)
         wait = 4 * self._ctx.net.ping_timeout * TENTH_NS
         self._ctx.timers.set(("initial", link), wait, lambda: self._close_fresh(link))
 

@@ -8,6 +8,7 @@ and carry it out when the node's step ends: ``end_step`` says so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -186,7 +187,12 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class Ports:
-    """The six seams of one node."""
+    """The six seams of one node.
+
+    new_payload: memory for a long payload of the peer, of just so many bytes, with anything in it,
+    so that the data behind a block's header (24 bytes) lie where a disk can take them from. None:
+    any memory will do.
+    """
 
     disks: Disks
     links: Links
@@ -194,6 +200,7 @@ class Ports:
     clients: Clients
     observer: Observer
     handlers: Handlers
+    new_payload: Callable[[int], memoryview] | None = None
 
 
 @dataclass(slots=True)

@@ -11,8 +11,13 @@ import ctypes
 import mmap
 from dataclasses import dataclass
 
+from replblk.engine.ports import Buffer
+
 ALIGN_BYTES = 512
 """What every buffer here is aligned to at least."""
+_BLOCK_HEADER_BYTES = 24
+"""Of P_DATA, P_DATA_REPLY and P_RS_DATA_REPLY."""
+_BEFORE_BYTES = ALIGN_BYTES - _BLOCK_HEADER_BYTES
 _SLAB_BYTES = 256 << 10
 _SMALLEST, _LARGEST = 4096, 1 << 20
 KEPT_BYTES_MAX = 24 << 20
@@ -82,6 +87,20 @@ def aligned_bytes(length: int) -> tuple[memoryview, int]:
     address = ctypes.addressof(ctypes.c_char.from_buffer(room))
     skip = -address % ALIGN_BYTES
     return memoryview(room)[skip : skip + length], address + skip
+
+
+def aligned_payload(length: int) -> memoryview:
+    """The same for the payload of a packet: what follows a block's header in it is aligned."""
+    return aligned_bytes(length + _BEFORE_BYTES)[0][_BEFORE_BYTES:]
+
+
+def address_of(data: Buffer | None) -> int:
+    """Where *data* lies, if it is memory of ``aligned_bytes`` that a disk can be written from; else
+    0."""
+    if not isinstance(data, memoryview) or data.readonly:
+        return 0
+    address = ctypes.addressof(ctypes.c_char.from_buffer(data))
+    return 0 if address % ALIGN_BYTES else address
 
 
 def keep_freed_memory() -> bool:

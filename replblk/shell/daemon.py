@@ -31,7 +31,7 @@ from replblk.model.config import Resource, Settings
 from replblk.model.errors import AdminError, MetadataError
 from replblk.model.latency import Latencies, latency_text
 from replblk.shell.block_devices import BlockDevice
-from replblk.shell.buffers import keep_freed_memory
+from replblk.shell.buffers import aligned_payload, keep_freed_memory
 from replblk.shell.client import Clients
 from replblk.shell.clock import MonotonicClock
 from replblk.shell.control_server import ControlServer, Done
@@ -165,7 +165,13 @@ class Daemon:
         self._sizes = SizeObserver()
         observers = Observers(self._log, self._roles, self._sizes)
         ports = Ports(
-            self._disks, self._links, self._clock, self._clients, observers, self._handlers
+            self._disks,
+            self._links,
+            self._clock,
+            self._clients,
+            observers,
+            self._handlers,
+            new_payload=aligned_payload,
         )
         self._node = Node(resource, settings, ports, self._latencies)
         self._turns.drive(self._node)

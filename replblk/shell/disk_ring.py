@@ -24,7 +24,7 @@ from collections.abc import Callable
 from replblk.engine.ports import Buffer, DiskAnswer
 from replblk.model.latency import Latencies
 from replblk.shell.backing_device import BackingDevice
-from replblk.shell.buffers import Pool, Slot, aligned_bytes
+from replblk.shell.buffers import Pool, Slot, address_of, aligned_bytes
 from replblk.shell.disk_writer import (
     CANNOT_ZERO,
     FALLOC_FL_KEEP_SIZE,
@@ -68,6 +68,8 @@ NOT_LONE = -64
 ARRIVED_MEANWHILE_NS = 30_000
 """An operation that comes this soon after a wait has probably waited for its end."""
 _ZEROES_BYTES = 1 << 20
+UNCOPIED_BYTES_MIN = 16 << 10
+"""From here on it is worth asking whether a write's data lie where the disk can take them from."""
 SLOT_BYTES_MAX = 256 << 10
 """The data of runs shorter than this share pieces of memory of up to so many bytes."""
 _NO_MEMORY = memoryview(b"")
@@ -311,14 +313,17 @@ class RingDisk(GatheringDisk):
         batch = Batch([op], False, now_ns)
         batch.left = 1
         self._batches += 1
-        slot = self._pool.take(length)
-        batch.slots.append(slot)
-        slot.view[:length] = data
+        address = address_of(data) if length >= UNCOPIED_BYTES_MIN else 0
+        if not address:
+            slot = self._pool.take(length)
+            batch.slots.append(slot)
+            slot.view[:length] = data
+            address = slot.address
         if self._ring.pending:
             self._make_room(1)
         self._numbers = number = self._numbers + 1
-        self._flying[number] = (batch, batch.ops, slot.address, length, RWF_DSYNC)
-        write = (number, op.offset, slot.address, length)
+        self._flying[number] = (batch, batch.ops, address, length, RWF_DSYNC)
+        write = (number, op.offset, address, length)
         self._ring.transfers(WRITE, self._fd, [write], RWF_DSYNC)
 
     def _begin_batch(self, now_ns: int) -> None:
@@ -364,13 +369,20 @@ class RingDisk(GatheringDisk):
 
     def _write_runs(self, batch: Batch, runs: list[list[WriteOp]], left: int, flags: int) -> None:
         """Copy the data, *left* bytes, one behind the other into few pieces of aligned memory, and
-        write them."""
+        write them. Long ones that lie in such memory already are written from there."""
         flying, number = self._flying, self._numbers
         writes: list[Transfer] = []
         address = at = room = 0
         view = _NO_MEMORY
         for ops in runs:
             length = ops[0].length if len(ops) == 1 else sum([op.length for op in ops])
+            alone = length >= UNCOPIED_BYTES_MIN and len(ops) == 1
+            if alone and (lies_at := address_of(ops[0].data)):
+                left -= length
+                number += 1
+                flying[number] = (batch, ops, lies_at, length, flags)
+                writes.append((number, ops[0].offset, lies_at, length))
+                continue
             if at + length > room:
                 slot = self._pool.take(max(length, min(left, SLOT_BYTES_MAX)))
                 batch.slots.append(slot)

@@ -16,6 +16,7 @@ from nbd.server import ListenError, Server
 from nbd.tls import TlsError, psk_server_context, server_context
 from replblk.model.config import Settings
 from replblk.model.errors import AdminError
+from replblk.shell.buffers import aligned_bytes
 from replblk.shell.run_files import RunFiles
 
 EXIT_STARTUP = 20
@@ -41,6 +42,7 @@ def nbd_server(
         tls_required=settings.nbd_tls == "require",
         soon=soon,
         parsed=parsed,
+        new_memory=lambda length: aligned_bytes(length)[0],
     )
 
 

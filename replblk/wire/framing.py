@@ -18,10 +18,12 @@ from replblk.wire.commands import PRO_VERSION_UNAGREED, SPECS, UNAGREED_ONLY, Cm
 from replblk.wire.hot import (
     ACK_PACKET_BYTES,
     BARRIER_PACKET_BYTES,
+    LENT_BYTES_MIN,
     MAGIC_100,
     AckPacket,
     Buffer,
     DataPacket,
+    NewPayload,
     acks_at,
     barrier_at,
     data_at,
@@ -32,10 +34,8 @@ MAGIC_80 = 0x83740267
 MAGIC_95 = 0x835A
 HEADER_80_PAYLOAD_MAX = 32768
 """Above this, versions 95 to 99 use the 95-header."""
-PIECE_BYTES_MIN = 16 << 10
-"""Pieces of a payload from this size on are kept as they arrived until the last one is in."""
 PAYLOAD_BYTES_COPIED = 4096
-"""Up to this a payload comes as bytes; above, as a read-only memoryview that slices for free."""
+"""Up to this a payload comes as bytes; above, as a memoryview that slices for free."""
 
 _H80 = Struct(">IHH")
 _H95 = Struct(">HHI")
@@ -102,8 +102,8 @@ def frame(cmd: Cmd, volume: int, payload_parts: Buffer | Sequence[Buffer], apv: 
 class Packet:
     """One received packet. volume is 0 where the packet has none.
 
-    The payload shares no memory with what was fed: bytes up to 4096, above that a read-only
-    memoryview, however it arrived.
+    The payload shares no memory with what was fed: bytes up to 4096, above that a memoryview,
+    however it arrived.
     """
 
     cmd: Cmd
@@ -119,17 +119,22 @@ class Deframer:
     accepted connection's initial packet has told which of the two it is. After a ``PeerError`` the
     stream is beyond repair: every further ``next()`` raises again. What the peer sends on the meta
     socket ahead of the agreement on the other one has to wait: do not ask for it before.
+    new_payload: memory for a long payload (``engine.ports.Ports``).
     """
 
-    __slots__ = ("_body", "_head", "_missing", "_stream", "_used", "apv", "empty", "socket")
+    __slots__ = (
+        *("_body", "_head", "_missing", "_new_payload", "_stream", "_used", "apv", "empty"),
+        "socket",
+    )
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: Socket, new_payload: NewPayload | None = None) -> None:
         self.socket: Socket = socket
+        self._new_payload = new_payload
         self.apv = PRO_VERSION_UNAGREED
         self._stream: bytes | bytearray = b""  # fed and not yet used, from _used on
         self._used = 0
         self._head: tuple[Spec, int, int] | None = None  # judged header: row, volume, length
-        self._body: list[Buffer] | bytearray | None = None  # a payload that arrives in pieces
+        self._body: memoryview | None = None  # a payload that arrives in pieces
         self._missing = 0  # bytes of it that are still to come
         self.empty = True
         """Whether there is nothing to ask for before more is fed."""
@@ -141,7 +146,9 @@ class Deframer:
         taken = 0
         if self._body is not None and self._missing:
             taken = min(len(view), self._missing)
-            self._add_to_body(view[:taken], lasting=isinstance(data, bytes))
+            at = len(self._body) - self._missing
+            self._body[at : at + taken] = view[:taken]
+            self._missing -= taken
             view = view[taken:]
         if not view:
             return
@@ -154,25 +161,6 @@ class Deframer:
             self._stream = bytearray(memoryview(self._stream)[self._used :])
             self._used = 0
         self._stream += view
-
-    def _add_to_body(self, piece: memoryview, *, lasting: bool) -> None:
-        """Keep large pieces as they are and put them together when the last one is in; small ones
-        would cost more memory than the payload: they go to their places at once."""
-        body, length = self._body, len(piece)
-        assert body is not None
-        if isinstance(body, list) and length < PIECE_BYTES_MIN and length < self._missing:
-            whole = bytearray(sum(map(len, body)) + self._missing)
-            at = 0
-            for part in body:
-                whole[at : at + len(part)] = part
-                at += len(part)
-            body = self._body = whole
-        if isinstance(body, list):
-            body.append(piece if lasting else bytes(piece))
-        else:
-            at = len(body) - self._missing
-            body[at : at + length] = piece
-        self._missing -= length
 
     def next(self) -> Packet | None:
         """The next packet, or None until more bytes are fed. Raises ``PeerError``."""
@@ -231,7 +219,8 @@ class Deframer:
         stream, at = self._stream, self._used + _COMMAND_AT
         if self._head is not None or self.apv < 100 or at >= len(stream) or stream[at] != _P_DATA:
             return []
-        found, self._used = data_at(self._stream, self._used, _P_DATA, _P_DATA_MAX)
+        new_payload = self._new_payload
+        found, self._used = data_at(self._stream, self._used, _P_DATA, _P_DATA_MAX, new_payload)
         self.empty = self._used == len(self._stream)
         return found
 
@@ -300,17 +289,20 @@ class Deframer:
             if self._missing:
                 return None
             body, self._body = self._body, None
-            if isinstance(body, bytearray) and length > PAYLOAD_BYTES_COPIED:
-                return memoryview(body).toreadonly()
-            payload = b"".join(body) if isinstance(body, list) else bytes(body)
+            return body if length > PAYLOAD_BYTES_COPIED else bytes(body)
         elif self._used + length <= len(self._stream):
             end = self._used + length
             payload = bytes(memoryview(self._stream)[self._used : end])
             self._used = end
         else:
-            # The pieces are put together when the last one is in: one copy, however many there are.
+            # Every piece goes to its place when it comes: one copy, however many there are.
             have = memoryview(self._stream)[self._used :]
-            self._body = [have if isinstance(self._stream, bytes) else bytes(have)]
+            if self._new_payload is not None and length >= LENT_BYTES_MIN:
+                body = self._new_payload(length)
+            else:
+                body = memoryview(bytearray(length))
+            body[: len(have)] = have
+            self._body = body
             self._missing = length - len(have)
             self._used = 0
             self._stream = b""

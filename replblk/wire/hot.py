@@ -7,12 +7,17 @@ against the size of the device by whoever knows it. A property test keeps both i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 
 from replblk.model.errors import PeerError
 from replblk.model.units import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, SECTOR_BYTES
 
 Buffer = bytes | bytearray | memoryview
+NewPayload = Callable[[int], memoryview]
+"""Fresh memory for a payload of just so many bytes."""
+LENT_BYTES_MIN = 16 << 10
+"""From here on a payload gets such memory: for less, asking costs more than a second copy."""
 
 MAGIC_100 = 0x8620EC20
 
@@ -32,7 +37,7 @@ AckPacket = tuple[int, int, int, int, int, int, bytes, int, int]
 """magic, volume, command, payload length, pad, sector, block_id, blksize, seq_num."""
 ACK_PACKET_BYTES = _ACK_PACKET.size
 BARRIER_PACKET_BYTES = _BARRIER_PACKET.size
-DataPacket = tuple[int, int, bytes, int, int, bytes]
+DataPacket = tuple[int, int, bytes, int, int, Buffer]
 """volume, sector, block_id, seq_num, dp_flags, data."""
 
 
@@ -76,13 +81,18 @@ def acks_at(stream: bytes | bytearray, at: int, commands: frozenset[int]) -> lis
 
 
 def data_at(
-    stream: bytes | bytearray, at: int, command: int, payload_max: int
+    stream: bytes | bytearray,
+    at: int,
+    command: int,
+    payload_max: int,
+    new_payload: NewPayload | None = None,
 ) -> tuple[list[DataPacket], int]:
     """The whole P_DATA (*command*) with headers 100 that *stream* holds from byte *at* on, up to
     the first packet that is none or is odd in any way; and the byte behind them. The data share no
-    memory with *stream*."""
+    memory with *stream*; long ones lie in that of *new_payload*."""
     found: list[DataPacket] = []
     end = len(stream)
+    lent_min = LENT_BYTES_MIN if new_payload is not None else payload_max
     unpack = _DATA_PACKET.unpack_from
     while at + 40 <= end:
         magic, volume, cmd, length, pad, sector, block_id, seq, flags = unpack(stream, at)
@@ -91,7 +101,13 @@ def data_at(
             break
         if not 24 <= length <= payload_max:
             break
-        found.append((volume, sector, block_id, seq, flags, bytes(stream[at + 40 : stop])))
+        data: Buffer
+        if length <= lent_min or new_payload is None:
+            data = bytes(stream[at + 40 : stop])
+        else:
+            data = new_payload(length)[24:]
+            data[:] = memoryview(stream)[at + 40 : stop]
+        found.append((volume, sector, block_id, seq, flags, data))
         at = stop
     return found, at
 

@@ -15,12 +15,14 @@ from replblk.engine.ports import OpenFailed
 from replblk.model.latency import Latencies
 from replblk.shell import disk_ring
 from replblk.shell.backing_device import open_backing_device
+from replblk.shell.buffers import ALIGN_BYTES, aligned_bytes, aligned_payload
 from replblk.shell.disk import FileDisk
 from replblk.shell.disk_ring import (
     BATCH_OPS_MAX,
     BATCHES_MAX,
     DSYNC_RUNS_MAX,
     READS_MAX,
+    UNCOPIED_BYTES_MIN,
     RingDisk,
 )
 from replblk.shell.disks import FileDisks
@@ -39,6 +41,7 @@ class ScriptedRing:
         self.pending = 0
         self.out: dict[int, tuple[str, int, int, int]] = {}  # kind, offset, length, flags
         self.made: list[str] = []
+        self.addresses: list[int] = []
         self.refuse = False
         self._done: list[tuple[int, int]] = []
         self._reader, self._writer = os.pipe()
@@ -60,7 +63,8 @@ class ScriptedRing:
 
     def transfers(self, op: int, fd: int, transfers: list[Transfer], flags: int = 0) -> None:
         kind = {READ: "read", WRITE: "write"}[op]
-        for number, offset, _address, length in transfers:
+        for number, offset, address, length in transfers:
+            self.addresses.append(address)
             self._take(number, kind, offset, length, flags)
 
     def fdatasync(self, number: int, fd: int) -> None:
@@ -170,6 +174,21 @@ def test_no_write_of_a_batch_is_answered_before_the_flush_that_follows_all_of_th
     assert rig.on_ring("flush") == 1
     rig.complete("flush")
     assert rig.outcomes() == dict.fromkeys(range(1, MANY + 1), 0)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_long_data_are_written_from_where_they_lie_if_the_disk_can_take_them_from_there(
+    rig: Rig, alone: bool
+) -> None:
+    data, address = aligned_bytes(UNCOPIED_BYTES_MIN)
+    odd = aligned_payload(UNCOPIED_BYTES_MIN)  # only what is behind its first 24 bytes is aligned
+    for op, piece in enumerate((data,) if alone else (data, odd, data.toreadonly(), bytes(data))):
+        rig.disk.write(op, op << 20, piece, durable=True)
+    rig.disk.end_step()
+    assert rig.ring.addresses[0] == address
+    assert address not in rig.ring.addresses[1:]
+    assert all(there % ALIGN_BYTES == 0 for there in rig.ring.addresses)
+    rig.complete("write", len(rig.ring.addresses))
 
 
 def test_neighbours_become_one_write(rig: Rig) -> None:

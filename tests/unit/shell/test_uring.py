@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from replblk.shell import disk_ring, uring
-from replblk.shell.buffers import KEPT_BYTES_MAX, Pool, aligned_bytes
+from replblk.shell.buffers import (
+    ALIGN_BYTES,
+    KEPT_BYTES_MAX,
+    Pool,
+    address_of,
+    aligned_bytes,
+    aligned_payload,
+)
 from replblk.shell.uring import RWF_DSYNC, Ring
 from tests.interop.kernel.volatile_cache import VolatileRing
 
@@ -62,6 +69,15 @@ def test_writes_flushes_and_reads_have_the_results_of_the_system_calls(
     assert results[6] == -errno.EBADF
     os.close(fd)
     assert path.read_bytes() == b"w" * 512 + bytes(3584) + b"w" * 4096
+
+
+def test_only_memory_that_a_disk_can_take_data_from_has_an_address() -> None:
+    view, address = aligned_bytes(4096)
+    assert address_of(view) == address
+    assert address_of(view[512:]) == address + 512
+    assert address_of(aligned_payload(4096 + 24)[24:]) % ALIGN_BYTES == 0 != address
+    assert address_of(aligned_payload(4096 + 24)) == 0
+    assert address_of(view[1:]) == address_of(view.toreadonly()) == address_of(bytes(512)) == 0
 
 
 def test_the_queues_go_round_and_round(ring: Ring, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from replblk.model.errors import PeerError
 from replblk.wire.commands import PAYLOAD_BYTES_MAX, Cmd, Socket
 from replblk.wire.framing import Deframer, HeaderKind, Packet, frame, frame_header, header_kind
+from replblk.wire.hot import data_header
 
 
 def deframer(socket: Socket = "data", apv: int = 101) -> Deframer:
@@ -112,6 +113,37 @@ def test_payload_is_not_touched_by_reuse_of_the_fed_buffer() -> None:
     packet = stream.next()
     assert packet is not None
     assert packet.payload == b"\x11" * 8216
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("cut", [0, 1, 16, 40, 70, 5000, 16440, 16500])
+def test_a_long_payload_lies_in_lent_memory_however_it_arrives(cut: int, together: bool) -> None:
+    """Cut at all places that matter; taken as one of a run of P_DATA where it came at once."""
+    lent: list[memoryview] = []
+
+    def new_payload(length: int) -> memoryview:
+        lent.append(memoryview(bytearray(b"\xee" * length)))
+        return lent[-1]
+
+    data = bytes(range(256)) * 64
+    head = data_header(8, b"block_id", 3, 0)
+    whole = frame(Cmd.P_DATA, 0, head + data, 101)
+    stream = Deframer("data", new_payload)
+    stream.apv = 101
+    found: list[bytes] = []
+    for piece in (whole[:cut], whole[cut:] + whole):
+        stream.feed(piece)
+        while True:
+            run = stream.writes() if together else []
+            found += [bytes(packet[5]) for packet in run]
+            if not run:
+                packet = stream.next()
+                if packet is None:
+                    break
+                found.append(bytes(packet.payload[24:]))
+    assert found == [data, data]
+    if together:
+        assert [bytes(memory[24:]) for memory in lent] == [data, data]
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
