@@ -94,6 +94,7 @@ def main() -> int:
         *("", *beside_table(results.found, lambda name: name.endswith("aio=native"))),
         *("", *beside_table(results.found, lambda name: name == PLAIN)),
         *("", *detail_table(results.found)),
+        *results.phases,
         *("", *proof_lines(results.proofs)),
     ]
     if results.scale:

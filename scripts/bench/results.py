@@ -45,6 +45,7 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     proofs: dict[str, Proof] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    phases: list[str] = field(default_factory=list)
     scale: list[str] = field(default_factory=list)
 
     def note(self, work: str, name: str, figures: Figures) -> None:

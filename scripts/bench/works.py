@@ -8,6 +8,7 @@ import time
 from scripts.bench.contenders import Contender, PlainDisk, QemuNbd, ReplblkPair
 from scripts.bench.load import cpu_s, raw_group_commit
 from scripts.bench.mirror import Mirror
+from scripts.bench.phases import HEADING, counted, phase_lines
 from scripts.bench.results import MIRROR, PAIR, PLAIN, QEMU_NBD, RAW, Results, Setting, Work
 
 Q1, Q8, Q32 = (
@@ -44,7 +45,9 @@ def on_disk(results: Results, setting: Setting) -> None:
         begin(single)
         begin(QemuNbd(folder / "qemu-nbd-native", size, native=True))
         begin(PlainDisk(folder / "plain", size))
+        results.phases += HEADING
         for work in WORKS:
+            before = counted(pair)
             for _ in range(setting.rounds):
                 for it in contenders:
                     if "read" not in work.pattern or not it.name.startswith(MIRROR):
@@ -52,6 +55,8 @@ def on_disk(results: Results, setting: Setting) -> None:
                 if work is Q32:
                     raw = raw_group_commit(single.path, 32, setting.seconds)
                     results.note(work.name, RAW, raw)
+            if "write" in work.pattern:
+                results.phases += phase_lines(work.name, before, counted(pair))
         _idle(results, pair)
         highest = pair.memory_mib()
         results.others.append(

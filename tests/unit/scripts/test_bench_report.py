@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.bench.phases import PHASES, phase_lines
 from scripts.bench.proof import Proof
 from scripts.bench.report import Row, goals_table, replace_between
 
@@ -36,3 +37,12 @@ def test_the_page_keeps_what_is_not_between_the_marks(tmp_path: Path) -> None:
     page.write_text("before\n<b>\nold\n<e>\nafter\n")
     replace_between(page, "<b>", "<e>", ["new"])
     assert page.read_text() == "before\n<b>\n\nnew\n\n<e>\nafter\n"
+
+
+def test_a_phase_is_told_by_what_was_counted_meanwhile() -> None:
+    before = {(node, phase): (10, 1000.0) for node in ("alpha", "beta") for phase in PHASES}
+    after = before | {("alpha", "write"): (30, 7000.0), ("alpha", "turn"): (70, 4000.0)}
+    primary, secondary = phase_lines("work", before, after)
+    assert primary.split(" | ")[2] == "300"
+    assert primary.split(" | ")[-2:] == ["50", "3.00 |"]
+    assert secondary.split(" | ")[2:-1] == ["–"] * len(PHASES)
