@@ -189,6 +189,8 @@ def test_long_data_are_written_from_where_they_lie_if_the_disk_can_take_them_fro
     assert address not in rig.ring.addresses[1:]
     assert all(there % ALIGN_BYTES == 0 for there in rig.ring.addresses)
     rig.complete("write", len(rig.ring.addresses))
+    rig.complete("flush", rig.on_ring("flush"))
+    assert set(rig.outcomes().values()) == {0}
 
 
 def test_neighbours_become_one_write(rig: Rig) -> None:
