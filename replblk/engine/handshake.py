@@ -72,6 +72,7 @@ class Handshake:
         self._expects: Cmd | None = None
         self._challenge = b""
         self.protocol_received = False
+        """P_PROTOCOL agreed with ours: the handshake is over, any other packet may come."""
 
     @property
     def active(self) -> bool:

@@ -49,6 +49,7 @@ from replblk.model.notices import Level
 from replblk.model.state import State
 from replblk.model.status import NodeStatus
 from replblk.model.vocabulary import ConnState, DiskState
+from replblk.wire.commands import SPECS
 from replblk.wire.framing import Packet
 from replblk.wire.hot import (
     parse_barrier,
@@ -63,14 +64,11 @@ _TOLERATED_UNKNOWN = frozenset(
 )
 """Packets for a volume we do not have are skipped if they only describe it."""
 
-_CONNECTION_WIDE = frozenset(
-    {
-        *(Cmd.P_PROTOCOL, Cmd.P_PROTOCOL_UPDATE, Cmd.P_BARRIER, Cmd.P_BARRIER_ACK),
-        *(Cmd.P_CONN_ST_CHG_REQ, Cmd.P_CONN_ST_CHG_REPLY),
-        *(Cmd.P_PING, Cmd.P_PING_ACK, Cmd.P_UNPLUG_REMOTE, Cmd.P_DELAY_PROBE),
-    }
-)
-"""What concerns all volumes; the number in their header says nothing, there may be no volume 0."""
+_NEEDS_NO_VOLUME = {Cmd.P_UNPLUG_REMOTE, Cmd.P_DELAY_PROBE} | {
+    cmd for cmd, spec in SPECS.items() if not spec.volume_meaningful
+}
+"""What concerns all volumes, whatever number is in its header (there may be no volume 0), and hints
+that are not taken."""
 
 _BEFORE_PROTOCOL = frozenset({Cmd.P_PROTOCOL, Cmd.P_PING, Cmd.P_PING_ACK})
 
@@ -258,7 +256,7 @@ class Node:
             raise PeerError(f"{cmd.name} before P_PROTOCOL")
         self._exchange.expects_only_bitmap(cmd, packet.volume)
         volume = self._ctx.volumes.get(packet.volume)
-        if volume is None and cmd in _CONNECTION_WIDE:
+        if volume is None and cmd in _NEEDS_NO_VOLUME:
             volume = next(iter(self._ctx.volumes.values()))
         if volume is None:
             if cmd not in _TOLERATED_UNKNOWN:

@@ -50,7 +50,7 @@ class Runs:
         peer_writes: WritePeer,
         read: Callable[[Volume, ClientRequest], None],
     ) -> None:
-        """handshake: whose end means that packets of the data plane are in place.
+        """handshake: packets of the data plane are in place once it has ``protocol_received``.
         expects_only_bitmap: raises PeerError while a volume's bitmap is due. refused: told that the
         peer refused a write."""
         self._handshake = handshake
@@ -85,8 +85,7 @@ class Runs:
     def on_acks(self, acks: list[AckPacket]) -> None:
         """Acknowledgements of writes in a row."""
         ctx, peer = self._ctx, self._ctx.peer
-        handshake, meta = self._handshake, peer.meta
-        plain = handshake.protocol_received and not handshake.active
+        plain, meta = self._handshake.protocol_received, peer.meta
         first = acks[0][1]
         volume = ctx.volumes.get(first)
         if volume is not None and plain:
@@ -121,8 +120,7 @@ class Runs:
     def on_data(self, packets: list[DataPacket]) -> None:
         """P_DATA in a row; those of one volume as one list."""
         peer, volumes = self._ctx.peer, self._ctx.volumes
-        handshake, link = self._handshake, peer.data
-        plain = handshake.protocol_received and not handshake.active
+        plain, link = self._handshake.protocol_received, peer.data
         at, count = 0, len(packets)
         while at < count and peer.data == link:
             first, number = at, packets[at][0]
@@ -142,8 +140,7 @@ class Runs:
 
     def on_barrier(self, number: bytes) -> None:
         """P_BARRIER."""
-        handshake = self._handshake
-        if not handshake.protocol_received or handshake.active:
+        if not self._handshake.protocol_received:
             self._packet(Packet(Cmd.P_BARRIER, 0, barrier(number)))
             return
         self._expects_only_bitmap(Cmd.P_BARRIER, 0)
@@ -151,8 +148,7 @@ class Runs:
 
     def on_barrier_ack(self, number: bytes, set_size: int) -> None:
         """P_BARRIER_ACK."""
-        handshake = self._handshake
-        if handshake.protocol_received and not handshake.active:
+        if self._handshake.protocol_received:
             self._writes.on_barrier_ack(number, set_size)
         else:
             self._packet(Packet(Cmd.P_BARRIER_ACK, 0, barrier_ack(number, set_size)))

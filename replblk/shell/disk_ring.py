@@ -36,6 +36,7 @@ from replblk.shell.disk_writer import (
     merged_runs,
 )
 from replblk.shell.gathering_disk import GatheringDisk
+from replblk.shell.lone_wait import LINGER_NS, LoneWait
 from replblk.shell.ring_operations import Batch, First, Read, Run
 from replblk.shell.turns import stop_process
 from replblk.shell.uring import READ, RWF_DSYNC, WRITE, Ring, Transfer
@@ -59,15 +60,6 @@ SHARED_READ_BYTES_MAX = 16 << 10
 SHARED_BYTES = 32 << 10
 RING_ENTRIES = 512
 _RETRY_S = 0.001
-LINGER_NS = 400_000
-"""A lone operation is waited for up to this long before the loop goes on. The loop's other work
-comes later by no more than that, and only where there was none before."""
-LONE_MIN = 8
-"""So many operations in a row had the disk for themselves: the next one is waited for."""
-NOT_LONE = -64
-"""Where the count begins again when waiting was in vain."""
-ARRIVED_MEANWHILE_NS = 30_000
-"""An operation that comes this soon after a wait has probably waited for its end."""
 _ZEROES_BYTES = 1 << 20
 UNCOPIED_BYTES_MIN = 16 << 10
 """From here on it is worth asking whether a write's data lie where the disk can take them from."""
@@ -102,10 +94,7 @@ class RingDisk(GatheringDisk):
         self._reading = 0
         self._shared, self._shared_address, self._shared_used = _NO_MEMORY, 0, 0
         """Memory for small reads to come, and how much of it is given away."""
-        self._lone = 0
-        """Operations in a row that were alone on the disk; below 0: not worth looking."""
-        self._waited_ns = 0
-        """When the last wait ended."""
+        self._lone = LoneWait()
         self._pool = Pool()
         self._zeroes: Slot | None = None
         self._retrying = False
@@ -139,36 +128,20 @@ class RingDisk(GatheringDisk):
         if not self._ring.pending:
             return
         if others or len(flying) != 1:
-            if self._lone > 0:
-                self._lone = 0
-        elif self._lingers():
+            self._lone.not_alone()
+        elif self._lone.pays() and self._ring.can_wait:
             self._linger()
             return
         if not self._ring.submit():
             self._submit_later()
 
-    # -- alone on the disk --------------------------------------------------------------------
-
-    def _lingers(self) -> bool:
-        """Whether to stay until the only operation in flight has ended.
-
-        With one request at a time, going round the loop costs as much as the disk does. Whether
-        requests come one at a time shows by what came before.
-        """
-        self._lone += 1
-        if self._lone < LONE_MIN or not self._ring.can_wait:
-            return False
-        if time.monotonic_ns() - self._waited_ns < ARRIVED_MEANWHILE_NS:
-            self._lone = 0
-            return False
-        return True
-
     def _linger(self) -> None:
+        """Stay until the only operation in flight has ended, if that is soon."""
         if not self._ring.submit_and_wait(LINGER_NS):
             self._submit()  # which sees to it that it is tried again
-        self._waited_ns = time.monotonic_ns()
+        self._lone.ended()
         if not self._reap():
-            self._lone = NOT_LONE
+            self._lone.in_vain()
         if self._ring.pending:
             self._submit()
 
