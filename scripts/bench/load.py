@@ -39,8 +39,10 @@ def fio(
     depth: int,
     seconds: float,
     size: int,
+    ramp_s: float = 0,
 ) -> Figures:
-    """One fio job. pattern: fio's word; size: of the part of the device that is used, in bytes."""
+    """One fio job. pattern: fio's word; size: of the part of the device that is used, in bytes.
+    ramp_s: so long it works before anything is counted."""
     return fio_many(
         [target],
         processes,
@@ -49,6 +51,7 @@ def fio(
         depth=depth,
         seconds=seconds,
         size=size,
+        ramp_s=ramp_s,
     )
 
 
@@ -61,15 +64,18 @@ def fio_many(
     depth: int,
     seconds: float,
     size: int,
+    ramp_s: float = 0,
 ) -> Figures:
     """A fio job for each target, all at once: rates in sum; depth and size are those of each."""
     words = ["fio", "--output-format=json", "--group_reporting"]
     for number, target in enumerate(targets):
         words += [f"--name=bench{number}", *target, f"--rw={pattern}", f"--bs={block}"]
         words += [f"--iodepth={depth}", f"--size={size}", "--time_based", f"--runtime={seconds}"]
+    if ramp_s:
+        words.append(f"--ramp_time={ramp_s}")
     before = cpu_s(processes)
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    used = cpu_s(processes) - before
+    used = (cpu_s(processes) - before) * seconds / (seconds + ramp_s)
     if done.returncode:
         raise SystemExit(f"fio failed: {done.stderr or done.stdout}")
     jobs = json.loads(done.stdout[done.stdout.index("{") :])["jobs"]

@@ -57,8 +57,10 @@ class Results:
             flush=True,
         )
 
-    def measure(self, setting: Setting, work: Work, it: Contender, *, part: int) -> None:
-        """*work* on the first *part* bytes of a contender's device, once."""
+    def measure(
+        self, setting: Setting, work: Work, it: Contender, *, part: int, ramp_s: float = 0
+    ) -> None:
+        """*work* on the first *part* bytes of a contender's device, once. ramp_s: see ``fio``."""
         figures = fio(
             it.target(),
             it.processes(),
@@ -67,6 +69,7 @@ class Results:
             depth=work.depth,
             seconds=setting.seconds,
             size=part,
+            ramp_s=ramp_s,
         )
         self.note(work.name, it.name, figures)
 
