@@ -351,25 +351,21 @@ class RingDisk(GatheringDisk):
         for ops in runs:
             length = ops[0].length if len(ops) == 1 else sum([op.length for op in ops])
             alone = length >= UNCOPIED_BYTES_MIN and len(ops) == 1
-            if alone and (lies_at := address_of(ops[0].data)):
-                left -= length
-                number += 1
-                flying[number] = (batch, ops, lies_at, length, flags)
-                writes.append((number, ops[0].offset, lies_at, length))
-                continue
-            if at + length > room:
-                slot = self._pool.take(max(length, min(left, SLOT_BYTES_MAX)))
-                batch.slots.append(slot)
-                view, address, room, at = slot.view, slot.address, slot.size, 0
-            start = at
-            for op in ops:
-                end = at + op.length
-                view[at:end] = op.data  # type: ignore[assignment]
-                at = end
+            lies_at = address_of(ops[0].data) if alone else 0
+            if not lies_at:
+                if at + length > room:
+                    slot = self._pool.take(max(length, min(left, SLOT_BYTES_MAX)))
+                    batch.slots.append(slot)
+                    view, address, room, at = slot.view, slot.address, slot.size, 0
+                lies_at = address + at
+                for op in ops:
+                    end = at + op.length
+                    view[at:end] = op.data  # type: ignore[assignment]
+                    at = end
             left -= length
             number += 1
-            flying[number] = (batch, ops, address + start, length, flags)
-            writes.append((number, ops[0].offset, address + start, length))
+            flying[number] = (batch, ops, lies_at, length, flags)
+            writes.append((number, ops[0].offset, lies_at, length))
         self._numbers = number
         if self._ring.pending:
             self._make_room(len(writes))

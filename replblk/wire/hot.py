@@ -92,7 +92,6 @@ def data_at(
     memory with *stream*; long ones lie in that of *new_payload*."""
     found: list[DataPacket] = []
     end = len(stream)
-    lent_min = LENT_BYTES_MIN if new_payload is not None else payload_max
     unpack = _DATA_PACKET.unpack_from
     while at + 40 <= end:
         magic, volume, cmd, length, pad, sector, block_id, seq, flags = unpack(stream, at)
@@ -102,7 +101,7 @@ def data_at(
         if not 24 <= length <= payload_max:
             break
         data: Buffer
-        if length <= lent_min or new_payload is None:
+        if new_payload is None or length < LENT_BYTES_MIN:
             data = bytes(stream[at + 40 : stop])
         else:
             data = new_payload(length)[24:]

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scripts.bench import resyncs, special, works
-from scripts.bench.contenders import ReplblkPair
+from scripts.bench.contenders import NATIVE, ReplblkPair
 from scripts.bench.report import (
     beside_table,
     detail_table,
@@ -91,7 +91,7 @@ def main() -> int:
         "alone it is 2 to 3, more means that others were at work.",
         *("", *goals_table(results.rows)),
         *("", *results.others, *failures),
-        *("", *beside_table(results.found, lambda name: name.endswith("aio=native"))),
+        *("", *beside_table(results.found, lambda name: name.endswith(NATIVE))),
         *("", *beside_table(results.found, lambda name: name == PLAIN)),
         *("", *detail_table(results.found)),
         *results.phases,

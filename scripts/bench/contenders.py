@@ -33,6 +33,8 @@ resource {name} {{
 """
 START_S = 20.0
 COMMAND_S = 300.0
+NATIVE = ", aio=native"
+"""Behind the name of a contender that does its I/O so: no goal is set beside it."""
 
 
 class Contender(Protocol):
@@ -194,7 +196,7 @@ class QemuNbd:
         """port: of TCP on 127.0.0.1; 0: a unix socket. native: by the kernel's AIO instead of
         QEMU's default, threads that make system calls."""
         if native:
-            self.name = f"{self.name}, aio=native"
+            self.name += NATIVE
         folder.mkdir(parents=True)
         self.path = folder / "disk.img"
         at = folder / "nbd.sock"

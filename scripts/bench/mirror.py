@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.bench.contenders import (
+    NATIVE,
     START_S,
     end,
     free_port,
@@ -50,7 +51,7 @@ class Mirror:
         """direct: past the page cache; native: by the kernel's AIO instead of QEMU's default,
         threads that make system calls."""
         if native:
-            self.name = f"{self.name}, aio=native"
+            self.name += NATIVE
         folder.mkdir(parents=True)
         self.folder = folder
         how = "cache.direct=on," if direct else ""
